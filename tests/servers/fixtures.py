@@ -1,0 +1,99 @@
+"""Each real server as a session fixture: started when the first test asks, once a worker.
+
+A server's module says how it starts; here stands what happens when it cannot (:func:`started`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import asyncssh_server as asyncssh_module
+from tests.servers import azurite as azurite_module
+from tests.servers import gcs, moto
+from tests.servers import pyftpd as pyftpd_module
+from tests.servers import sshd as sshd_module
+from tests.servers.process import ServerUnavailable
+
+# gcsfs reads it at its import, and asks emulators over gRPC (60 s) unless it is off.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def started(server: contextlib.AbstractContextManager[T], package: str) -> Iterator[T]:
+    """Start a server for the tests; the one place for the rule on servers that cannot start.
+
+    In CI (``CI=true``) the tests fail. On a person's machine they are skipped, with the reason
+    and the command that installs what is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            value = stack.enter_context(server)
+        except (ServerUnavailable, ImportError) as exc:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(f"{exc}\nto install it: bash tests/servers/install.sh {package}")
+        yield value
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.Moto]:
+    with started(moto.serve(tmp_path_factory.mktemp("moto_server")), "moto") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.Moto]:
+    with started(
+        moto.serve(tmp_path_factory.mktemp("moto_server_tls"), tls=True), "moto"
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azurite_module.Azurite]:
+    with started(azurite_module.serve(tmp_path_factory.mktemp("azurite")), "azurite") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gcs.GcsEmulator]:
+    with started(gcs.serve(tmp_path_factory.mktemp("gcs_emulator")), "gcs") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd_module.Sshd]:
+    with started(sshd_module.serve(tmp_path_factory.mktemp("sshd")), "sshd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def asyncssh_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[asyncssh_module.AsyncsshServer]:
+    with started(
+        asyncssh_module.serve(tmp_path_factory.mktemp("asyncssh_server")), "asyncssh"
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pyftpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pyftpd_module.Ftp]:
+    with started(pyftpd_module.serve(tmp_path_factory.mktemp("pyftpd")), "pyftpd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pyftpd_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pyftpd_module.Ftp]:
+    with started(
+        pyftpd_module.serve(tmp_path_factory.mktemp("pyftpd_tls"), tls=True), "pyftpd"
+    ) as server:
+        yield server

@@ -1,0 +1,90 @@
+"""S3: moto. Verifies no signature, knows buckets, ranges, multipart uploads and copies."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import ssl
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers import certificates
+from tests.servers.process import LOOPBACK, Process, base_env, free_port, running
+
+_numbers = itertools.count(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moto:
+    """A running S3 server."""
+
+    url: str
+    process: Process
+    #: The certificate authority's file where `url` is https.
+    ca: Path | None = None
+    key: str = "testing"
+    secret: str = "testing-secret"
+    region: str = "us-east-1"
+
+    @property
+    def env(self) -> dict[str, str]:
+        env = {
+            "MLFLOW_S3_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": self.region,
+            # Without it botocore asks the cloud's metadata address where it finds no credentials.
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return env | ({"AWS_CA_BUNDLE": str(self.ca)} if self.ca else {})
+
+    def request(self, method: str, path: str, data: bytes | None = None) -> bytes:
+        """Ask the server without a driver; moto verifies no signature."""
+        context = ssl.create_default_context(cafile=str(self.ca)) if self.ca else None
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=data,
+            # moto takes the region and the service from the credential's scope.
+            headers={
+                "Authorization": "AWS4-HMAC-SHA256 Credential="
+                f"{self.key}/20200101/{self.region}/s3/aws4_request, SignedHeaders=host, Signature=0"
+            },
+        )
+        with urllib.request.urlopen(request, timeout=10, context=context) as response:
+            body: bytes = response.read()
+            return body
+
+    def new_bucket(self) -> str:
+        """Make a bucket and return its name."""
+        name = f"bucket-{next(_numbers)}"
+        self.request("PUT", f"/{name}")
+        return name
+
+    def new_root(self) -> str:
+        """Return the URI of a fresh bucket."""
+        return f"s3://{self.new_bucket()}"
+
+    def reset(self) -> None:
+        """Forget every bucket."""
+        self.request("POST", "/moto-api/reset")
+
+
+@contextlib.contextmanager
+def serve(directory: Path, *, tls: bool = False) -> Iterator[Moto]:
+    """Run moto; with `tls`, over https with a certificate of a private authority."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
+    ca = None
+    if tls:
+        issued = certificates.issue(directory / "certificates")
+        command += ["-s", "-c", str(issued.certificate), "-k", str(issued.key)]
+        ca = issued.ca
+    scheme = "https" if tls else "http"
+    with running(command, directory / "moto.log", env=base_env()) as process:
+        server = Moto(f"{scheme}://{LOOPBACK}:{port}", process, ca)
+        process.wait_until(lambda: server.request("GET", "/moto-api/data.json"))
+        yield server

@@ -1,0 +1,146 @@
+"""FTP with MLSD: pyftpdlib in this process, plain or with explicit TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import socket
+import threading
+import urllib.parse
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers import certificates
+from tests.servers.process import LOOPBACK, free_port, wait_until
+
+_numbers = itertools.count(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ftp:
+    """A running FTP server."""
+
+    host: str
+    port: int
+    #: The directory that clients see as ``/``.
+    root: Path
+    #: An account that may write; the password needs percent-encoding in a URI.
+    user: str = "someone"
+    password: str = "p@ss:w/rd%41"
+    #: The authority to trust, on a server with TLS.
+    ca: Path | None = None
+    #: ``anonymous`` is the only user.
+    anonymous_only: bool = False
+
+    @property
+    def scheme(self) -> str:
+        return "ftps" if self.ca else "ftp"
+
+    @property
+    def url(self) -> str:
+        """The server's root, with user and password."""
+        if self.anonymous_only:
+            return f"{self.scheme}://{self.host}:{self.port}"
+        quoted = urllib.parse.quote(self.password, safe="")
+        return f"{self.scheme}://{self.user}:{quoted}@{self.host}:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Nothing but the authority to trust: MLflow has no variables for FTP."""
+        return {"SSL_CERT_FILE": str(self.ca)} if self.ca else {}
+
+    def new_root(self) -> str:
+        """Return the URI of a fresh directory."""
+        folder = self.root / f"root-{next(_numbers)}"
+        folder.mkdir()
+        folder.chmod(0o777)
+        return f"{self.url}/{folder.name}"
+
+
+def answers(port: int) -> bool:
+    """Tell whether an FTP server greets."""
+    with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
+        greeting = connection.recv(200)
+        connection.sendall(b"QUIT\r\n")
+        return greeting.startswith(b"220")
+
+
+@contextlib.contextmanager
+def serve(
+    directory: Path,
+    *,
+    tls: bool = False,
+    idle_timeout: int = 300,
+    mlsd: bool = True,
+    max_connections: int = 512,
+) -> Iterator[Ftp]:
+    """Run a server in a thread.
+
+    Parameters
+    ----------
+    directory
+        Where its files lie; ``directory / "ftp"`` is what clients see.
+    tls
+        Take no command before ``AUTH TLS``, and no transfer in the clear.
+    idle_timeout
+        After how many seconds without a command the server says 421 and hangs up.
+    mlsd
+        Know MLSD and MLST.
+    max_connections
+        How many connections, of all clients together, it accepts before it says 421.
+    """
+    with warnings.catch_warnings():
+        # pyftpdlib stands on asyncore, which Python 3.11 deprecates at each import.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from pyftpdlib.authorizers import DummyAuthorizer
+        from pyftpdlib.handlers import FTPHandler
+        from pyftpdlib.servers import ThreadedFTPServer
+
+    root = directory / "ftp"
+    root.mkdir(parents=True)
+    issued = certificates.issue(directory / "certificates") if tls else None
+    server = Ftp(LOOPBACK, free_port(), root, ca=issued.ca if issued else None)
+
+    users = DummyAuthorizer()
+    users.add_user(server.user, server.password, str(root), perm="elradfmwMT")
+    users.add_anonymous(str(root))
+
+    # pyftpdlib is configured by class attributes: a class for each server keeps them apart.
+    base: type[FTPHandler] = FTPHandler
+    settings: dict[str, object] = {
+        "authorizer": users,
+        "timeout": idle_timeout,
+        "banner": "ready",
+        "encoding": "utf-8",
+        # A wrong password is otherwise answered 3 s late.
+        "auth_failed_timeout": 0,
+    }
+    if issued:
+        from pyftpdlib.handlers import TLS_FTPHandler
+
+        base = TLS_FTPHandler
+        settings |= {
+            "certfile": str(issued.pem),
+            "tls_control_required": True,
+            "tls_data_required": True,
+        }
+    if not mlsd:
+        settings["proto_cmds"] = {
+            name: value for name, value in base.proto_cmds.items() if name not in {"MLSD", "MLST"}
+        }
+    handler = type("Handler", (base,), settings)
+
+    ftpd = ThreadedFTPServer((LOOPBACK, server.port), handler)
+    ftpd.max_cons = max_connections
+    thread = threading.Thread(
+        target=ftpd.serve_forever, kwargs={"timeout": 0.05, "handle_exit": False}, daemon=True
+    )
+    thread.start()
+    try:
+        wait_until(lambda: answers(server.port), "pyftpdlib")
+        yield server
+    finally:
+        ftpd.close_all()
+        thread.join(10)

@@ -1,0 +1,151 @@
+"""Each server really works, through the raw driver that our filesystems stand on."""
+
+from __future__ import annotations
+
+import ftplib
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.servers.asyncssh_server import AsyncsshServer
+from tests.servers.azurite import Azurite
+from tests.servers.gcs import GcsEmulator
+from tests.servers.moto import Moto
+from tests.servers.pyftpd import Ftp
+from tests.servers.sshd import Sshd
+
+DATA = bytes(range(256)) * 40
+
+
+def exercise(fs: object, root: str) -> None:
+    """Write, read, list and delete."""
+    name = f"{root}/folder/data.bin"
+    fs.pipe_file(name, DATA)
+    assert fs.cat_file(name) == DATA
+    assert fs.info(name)["size"] == len(DATA)
+    assert [Path(found).name for found in fs.find(root)] == ["data.bin"]
+    fs.rm(f"{root}/folder", recursive=True)
+    assert not fs.exists(name)
+
+
+def test_s3(moto_server: Moto) -> None:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(
+        key=moto_server.key, secret=moto_server.secret, endpoint_url=moto_server.url
+    )
+    exercise(fs, moto_server.new_bucket())
+
+
+def test_s3_over_tls(moto_server_tls: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    server = moto_server_tls
+    bucket = server.new_bucket()
+    monkeypatch.setenv("AWS_CA_BUNDLE", server.env["AWS_CA_BUNDLE"])
+    fs = s3fs.S3FileSystem(key=server.key, secret=server.secret, endpoint_url=server.url)
+    exercise(fs, bucket)
+
+
+def test_azure(azurite: Azurite) -> None:
+    import adlfs
+
+    fs = adlfs.AzureBlobFileSystem(connection_string=azurite.connection_string)
+    exercise(fs, azurite.new_container())
+
+
+def test_gcs(gcs_emulator: GcsEmulator) -> None:
+    import gcsfs
+
+    fs = gcsfs.GCSFileSystem(token="anon", endpoint_url=gcs_emulator.url)
+    exercise(fs, gcs_emulator.new_bucket())
+
+
+def test_sftp(sshd: Sshd) -> None:
+    import sshfs
+
+    fs = sshfs.SSHFileSystem(
+        sshd.host,
+        port=sshd.port,
+        username=sshd.user,
+        client_keys=[str(sshd.identity)],
+        known_hosts=str(sshd.known_hosts),
+    )
+    root = sshd.new_root().removeprefix(sshd.url)
+    fs.makedirs(f"{root}/folder")
+    exercise(fs, root)
+
+
+def test_sftp_with_a_home(sshd: Sshd) -> None:
+    """The files of a user's ``~/.ssh`` are enough, and the host key is verified."""
+    import asyncssh
+    import sshfs
+
+    sshd.set_up_home(Path.home(), alias="artifacts", trust=False)
+    options = {"known_hosts": (), "config": [str(Path.home() / ".ssh" / "config")]}
+    with pytest.raises(asyncssh.HostKeyNotVerifiable):
+        sshfs.SSHFileSystem("artifacts", **options)
+    sshd.set_up_home(Path.home(), alias="artifacts")
+    assert sshfs.SSHFileSystem("artifacts", **options).exists(
+        sshd.new_root().removeprefix(sshd.url)
+    )
+
+
+def test_sftp_with_a_password(asyncssh_server: AsyncsshServer) -> None:
+    import sshfs
+
+    server = asyncssh_server
+    options = {"port": server.port, "username": server.user}
+    options["known_hosts"] = str(server.known_hosts)
+    fs = sshfs.SSHFileSystem(server.host, password=server.password, **options)
+    root = server.new_root().removeprefix(server.url)
+    fs.makedirs(f"{root}/folder")
+    exercise(fs, root)
+    with pytest.raises(PermissionError):
+        sshfs.SSHFileSystem(server.host, password="wrong", **options)
+    assert server.drop_connections() >= 1
+
+
+def exercise_ftp(client: ftplib.FTP, root: str) -> None:
+    """Write, read, list and delete, with names that are not ASCII."""
+    client.encoding = "utf-8"
+    client.cwd(root)
+    client.mkd("földer")
+    with client.transfercmd("STOR földer/a b.bin") as connection:
+        connection.sendall(DATA)
+        if isinstance(connection, ssl.SSLSocket):
+            connection.unwrap()
+    client.voidresp()
+    received = bytearray()
+    client.retrbinary("RETR földer/a b.bin", received.extend)
+    assert bytes(received) == DATA
+    assert [Path(found).name for found in client.nlst("földer")] == ["a b.bin"]
+    client.delete("földer/a b.bin")
+    client.rmd("földer")
+
+
+def test_ftp(pyftpd: Ftp) -> None:
+    with ftplib.FTP() as client:
+        client.connect(pyftpd.host, pyftpd.port, timeout=10)
+        with pytest.raises(ftplib.error_perm, match="530"):
+            client.login(pyftpd.user, "wrong")
+        client.login(pyftpd.user, pyftpd.password)
+        exercise_ftp(client, pyftpd.new_root().removeprefix(pyftpd.url))
+        assert list(client.mlsd("/"))
+
+
+def test_ftp_over_tls(pyftpd_tls: Ftp) -> None:
+    context = ssl.create_default_context(cafile=str(pyftpd_tls.ca))
+    with ftplib.FTP_TLS(context=context) as client:
+        client.connect(pyftpd_tls.host, pyftpd_tls.port, timeout=10)
+        client.login(pyftpd_tls.user, pyftpd_tls.password)
+        client.prot_p()
+        exercise_ftp(client, pyftpd_tls.new_root().removeprefix(pyftpd_tls.url))
+
+
+def test_ftp_over_tls_refuses_the_clear(pyftpd_tls: Ftp) -> None:
+    with ftplib.FTP() as client:
+        client.connect(pyftpd_tls.host, pyftpd_tls.port, timeout=10)
+        with pytest.raises(ftplib.error_perm, match="550"):
+            client.login(pyftpd_tls.user, pyftpd_tls.password)
