@@ -1,0 +1,245 @@
+"""From a URI to a filesystem, a path and an open file: the functions that users call."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidURI
+from mlartifacts.registry import store_of
+from mlartifacts.uri import parse
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from fsspec.core import OpenFile, OpenFiles
+
+    from mlartifacts.location import Location
+
+__all__ = ["filesystem", "locate", "open", "open_files", "to_url", "url_to_fs"]
+
+
+def locate(uri: str | os.PathLike[str], **options: Any) -> Location:
+    """Say where an artifact lies, without touching a network or importing a driver.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        An artifact URI or a local path.
+    **options
+        The driver's options; they win over the URI, and the URI over the environment.
+
+    Returns
+    -------
+    Location
+
+    Raises
+    ------
+    InvalidURI
+        The URI cannot be read, or lacks a part that its store needs.
+    UnknownScheme
+        No store serves its scheme.
+    InvalidConfig
+        A variable that its store reads has a value that cannot be used.
+    """
+    parsed = parse(os.fspath(uri))
+    return store_of(parsed.scheme).locate(parsed, Environment(), options)
+
+
+def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFileSystem, str]:
+    """Give the filesystem of an artifact URI, and the artifact's path in it.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        An artifact URI, or a chain of fsspec's (``simplecache::s3://bucket/key``).
+    **options
+        The driver's options; in a chain, those of an outer link under its name
+        (``simplecache={"cache_storage": "/tmp/c"}``).
+
+    Returns
+    -------
+    fs : fsspec.AbstractFileSystem
+    path : str
+
+    Raises
+    ------
+    InvalidURI, UnknownScheme, InvalidConfig
+        As :func:`locate`.
+    MissingDriver
+        The store's driver is not installed.
+    """
+    text = os.fspath(uri)
+    if "::" in text:
+        return _chain(text, options)
+    parsed = parse(text)
+    store = store_of(parsed.scheme)
+    path = store.path(parsed)
+    root = store.root(parsed)
+    if root is not None:
+        options.setdefault("uri", root.with_handle())
+    cls = store.filesystem_class()
+    return cls(**options), cls._clean(path)
+
+
+def filesystem(uri_or_scheme: str, **options: Any) -> AbstractFileSystem:
+    """Give the filesystem of a URI, or of a scheme under the environment's settings.
+
+    Parameters
+    ----------
+    uri_or_scheme : str
+        ``"s3"``, or any artifact URI.
+    **options
+        The driver's options.
+
+    Raises
+    ------
+    InvalidURI, UnknownScheme, InvalidConfig, MissingDriver
+        As :func:`url_to_fs`.
+    """
+    if ":" in uri_or_scheme or "/" in uri_or_scheme:
+        return url_to_fs(uri_or_scheme, **options)[0]
+    return store_of(uri_or_scheme.lower()).filesystem_class()(**options)
+
+
+def open(
+    uri: str | os.PathLike[str],
+    mode: str = "rb",
+    compression: str | None = None,
+    encoding: str = "utf8",
+    errors: str | None = None,
+    newline: str | None = None,
+    **options: Any,
+) -> OpenFile:
+    """Open an artifact, as :func:`fsspec.open` does.
+
+    The path is literal: characters that mean a pattern elsewhere are part of the name.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        An artifact URI.
+    mode : str, default "rb"
+        ``"rb"``, ``"wb"``, ``"xb"`` and ``"ab"``, or text without the ``b``. What stores
+        cannot do raises ``ValueError`` or ``NotImplementedError``.
+    compression : str, optional
+        A name that fsspec knows, or ``"infer"``.
+    encoding, errors, newline : str, optional
+        For text, as the builtin ``open``.
+    **options
+        The driver's options.
+
+    Returns
+    -------
+    fsspec.core.OpenFile
+        To be used in a ``with`` block, or opened by its ``open()``. A write is published when
+        the block ends; an exception in it leaves the old content, or nothing.
+
+    Raises
+    ------
+    InvalidURI, UnknownScheme, InvalidConfig, MissingDriver
+        As :func:`url_to_fs`.
+    """
+    from fsspec.core import OpenFile, get_compression
+
+    fs, path = url_to_fs(uri, **options)
+    packing = get_compression(path, compression)
+    return OpenFile(
+        fs, path, mode, compression=packing, encoding=encoding, errors=errors, newline=newline
+    )
+
+
+def open_files(
+    uris: str | os.PathLike[str] | list[str], mode: str = "rb", **options: Any
+) -> OpenFiles:
+    """Open several artifacts, as :func:`open` does each.
+
+    Parameters
+    ----------
+    uris : str or list of str
+        One URI whose path is a pattern (``s3://bucket/run/*.parquet``), expanded; or a list
+        of URIs, each literal.
+    mode : str, default "rb"
+        As for :func:`open`.
+    **options
+        As for :func:`open`.
+
+    Returns
+    -------
+    fsspec.core.OpenFiles
+        A list of :class:`fsspec.core.OpenFile`, sorted by path where a pattern was expanded; empty where it matched nothing.
+    """
+    from fsspec.core import OpenFile, OpenFiles, get_compression
+
+    if not isinstance(uris, str | os.PathLike):
+        return OpenFiles([open(uri, mode, **options) for uri in uris], mode=mode)
+    opening = {
+        name: options.pop(name)
+        for name in ("compression", "encoding", "errors", "newline")
+        if name in options
+    }
+    compression = opening.pop("compression", None)
+    fs, pattern = url_to_fs(uris, **options)
+    if "r" not in mode and not fs.exists(pattern):
+        paths = [pattern]
+    else:
+        paths = [path for path in fs.expand_path(pattern) if fs.isfile(path)]
+    return OpenFiles(
+        [
+            OpenFile(fs, path, mode, compression=get_compression(path, compression), **opening)
+            for path in paths
+        ],
+        mode=mode,
+        fs=fs,
+    )
+
+
+def to_url(uri: str | os.PathLike[str]) -> str:
+    """Spell an artifact URI as ``scheme://...``, the form that pandas, dask and DuckDB know.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        ``hdfs:/data``, ``file:/mnt/nfs`` or a local path, say.
+
+    Returns
+    -------
+    str
+        Equal for equal places. A password in `uri` stays in it, as the URL would not open
+        without.
+    """
+    parsed = parse(os.fspath(uri))
+    store = store_of(parsed.scheme)
+    if store is store_of("file"):
+        return f"file://{store.path(parsed)}"
+    path = store.path(parsed)  # raises where a part is missing
+    if parsed.netloc or parsed.username is not None:
+        return os.fspath(uri)
+    return f"{parsed.scheme}:///{path.lstrip('/')}"
+
+
+def _chain(text: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
+    """Open a chain from its innermost link, an artifact URI, outwards.
+
+    fsspec would look the innermost scheme up in its own registry, where an unregistered
+    ``s3`` is another class than ours.
+    """
+    from fsspec.core import OpenFile
+    from fsspec.implementations.cached import CachingFileSystem
+    from fsspec.registry import get_filesystem_class
+
+    *outer, inner = text.split("::")
+    if not outer or not inner:
+        raise InvalidURI(f"The chain {text!r} has an empty link.")
+    named = {link: options.pop(link.split("://")[0], {}) for link in outer}
+    scheme = parse(inner).scheme
+    options.update(options.pop(scheme, {}))
+    fs, path = url_to_fs(inner, **options)
+    for link in reversed(outer):
+        name, _, rest = link.partition("://")
+        cls = get_filesystem_class(name)
+        if issubclass(cls, CachingFileSystem):
+            fs, path = cls(fs=fs, **named[link]), rest or path
+        else:  # an archive: its file system is inside the file
+            fs, path = cls(fo=OpenFile(fs, path), **named[link]), rest
+    return fs, path

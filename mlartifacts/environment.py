@@ -1,0 +1,109 @@
+"""Environment variables, typed: read when asked, and every error names the variable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from mlartifacts.errors import InvalidConfig
+
+__all__ = ["Environment"]
+
+_TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
+
+
+class Environment:
+    """A reader of environment variables.
+
+    An empty variable counts as unset, as shells have no simple way to unset one for a command.
+
+    Parameters
+    ----------
+    variables : mapping of str to str, optional
+        ``os.environ``, live, unless given.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = os.environ if variables is None else variables
+
+    def text(self, name: str) -> str | None:
+        """The variable's text, or ``None`` where it is unset or empty."""
+        return self._variables.get(name) or None
+
+    def boolean(self, name: str) -> bool | None:
+        """``true``, ``1``, ``false`` or ``0`` in any case, which is what MLflow accepts.
+
+        Raises
+        ------
+        InvalidConfig
+            Anything else.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        if value.lower() not in {"true", "1", "false", "0"}:
+            raise InvalidConfig(f"{name}={value!r}: it takes true, false, 1 or 0.")
+        return value.lower() in {"true", "1"}
+
+    def integer(self, name: str) -> int | None:
+        """A whole number.
+
+        Raises
+        ------
+        InvalidConfig
+            Anything else.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise InvalidConfig(f"{name}={value!r}: it takes a whole number.") from None
+
+    def json_object(self, name: str) -> dict[str, object] | None:
+        """A JSON object.
+
+        Raises
+        ------
+        InvalidConfig
+            The text is no JSON, or not an object. The message does not show the text, which
+            may hold a key.
+        """
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise InvalidConfig(
+                f"{name} is no valid JSON ({error.msg} at character {error.pos}):"
+                " it takes a JSON object of key/value pairs."
+            ) from None
+        if not isinstance(parsed, dict):
+            raise InvalidConfig(f"{name} takes a JSON object, not a {type(parsed).__name__}.")
+        return parsed
+
+    def transfer_timeout(self) -> int | None:
+        """Seconds that one artifact transfer may take: ``MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT``.
+
+        Returns
+        -------
+        int or None
+            ``None`` where the variable is unset (each store then has its own default);
+            -1 for no limit.
+
+        Raises
+        ------
+        InvalidConfig
+            It is neither -1 nor a positive number of seconds.
+        """
+        return self.timeout(_TIMEOUT)
+
+    def timeout(self, name: str) -> int | None:
+        """Seconds in the variable `name`: a positive number, or -1 for no limit."""
+        seconds = self.integer(name)
+        if seconds is not None and seconds != -1 and seconds <= 0:
+            raise InvalidConfig(f"{name}={seconds}: it takes seconds above 0, or -1 for no limit.")
+        return seconds

@@ -1,0 +1,77 @@
+"""The exceptions of this package: what is wrong with a URI, a setting or an installation.
+
+Operations on bytes do not raise these. They raise the builtins that callers of ``open``
+expect (``FileNotFoundError``, ``PermissionError``, ``TimeoutError``, ...), with ``filename``
+set and the driver's own error as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "ArtifactError",
+    "InvalidConfig",
+    "InvalidURI",
+    "MissingDriver",
+    "TransferError",
+    "UnknownScheme",
+    "Unresolved",
+]
+
+
+class ArtifactError(Exception):
+    """Base of every exception that this package defines."""
+
+
+class InvalidURI(ArtifactError, ValueError):
+    """A URI that names no artifact; the message names the bad part, never a password."""
+
+
+class UnknownScheme(InvalidURI):
+    """A URI whose scheme no store serves; the message lists the schemes that there are."""
+
+    def __init__(self, scheme: str, known: Iterable[str]) -> None:
+        self.scheme = scheme
+        self.known = tuple(sorted(known))
+        super().__init__(
+            f"No store serves the scheme {scheme!r}. Schemes: {', '.join(self.known)}."
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.scheme, self.known)
+
+
+class InvalidConfig(ArtifactError, ValueError):
+    """A setting that cannot be used; the message names it and says what it accepts."""
+
+
+class MissingDriver(ArtifactError, ImportError):
+    """A store's driver that is not installed; the message is the command that installs it."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        self.extra = extra
+        self.package = package
+        super().__init__(
+            f"This store needs the package {package!r}: pip install 'mlartifacts[{extra}]'",
+            name=package,
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.extra, self.package)
+
+
+class Unresolved(ArtifactError, FileNotFoundError):
+    """A logical URI (``runs:/``, ``models:/``) that the tracking server does not know."""
+
+
+class TransferError(ArtifactError, OSError):
+    """Files that could not be transferred, each with its cause in :attr:`failures`."""
+
+    def __init__(self, failures: Mapping[str, BaseException]) -> None:
+        self.failures = dict(failures)
+        named = "; ".join(f"{path}: {cause}" for path, cause in self.failures.items())
+        super().__init__(f"{len(self.failures)} file(s) not transferred: {named}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.failures,)

@@ -1,0 +1,522 @@
+"""The promises that hold on every store, where the drivers keep them differently or not.
+
+A store's filesystem is its driver's own class with one of these in front:
+:class:`SyncArtifactFileSystem` or :class:`AsyncArtifactFileSystem`. They add
+
+- settings: the caller's options over the URI's over the environment's, read when a
+  filesystem is made, never pickled (see :class:`ArtifactFileSystem`);
+- errors: the builtins, with ``filename`` set and the driver's error as the cause;
+- names: a path that exists is that file, whatever characters are in it;
+- writes: whole or not at all (:mod:`mlartifacts.writing`);
+- reads: no short answer passes for a whole one (:mod:`mlartifacts.reading`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from glob import has_magic
+from typing import Any, ClassVar
+
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.compression import compr
+from fsspec.core import get_compression
+from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
+from fsspec.utils import isfilelike, other_paths, stringify_path
+
+from mlartifacts import reading  # noqa: F401  (registers its cache with fsspec)
+from mlartifacts.environment import Environment
+from mlartifacts.errors import ArtifactError
+from mlartifacts.reading import checked
+from mlartifacts.secrets import fingerprint
+from mlartifacts.store import Store, merge
+from mlartifacts.uri import ArtifactURI, parse, redact
+from mlartifacts.writing import WholeText, WholeWrite, landing
+
+__all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSystem"]
+
+# The operations that talk to a store. Everything else in fsspec is made of these.
+_OPERATIONS = (
+    "info ls cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
+    " makedirs touch created modified checksum"
+).split()
+
+_TEXT = ("encoding", "errors", "newline")
+
+_ERRNO_OF: dict[type[OSError], int] = {
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    FileExistsError: errno.EEXIST,
+    IsADirectoryError: errno.EISDIR,
+    NotADirectoryError: errno.ENOTDIR,
+    TimeoutError: errno.ETIMEDOUT,
+    ConnectionRefusedError: errno.ECONNREFUSED,
+    ConnectionResetError: errno.ECONNRESET,
+    ConnectionAbortedError: errno.ECONNABORTED,
+    BrokenPipeError: errno.EPIPE,
+    ConnectionError: errno.ECONNABORTED,
+}
+
+
+def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an operation raise what :meth:`ArtifactFileSystem._explain` says."""
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def call(self: ArtifactFileSystem, path: Any, *args: Any, **kwargs: Any) -> Any:
+            with self._explaining(path):
+                return await method(self, path, *args, **kwargs)
+
+    else:
+
+        @functools.wraps(method)
+        def call(self: ArtifactFileSystem, path: Any, *args: Any, **kwargs: Any) -> Any:
+            with self._explaining(path):
+                return method(self, path, *args, **kwargs)
+
+    call._explains = True  # type: ignore[attr-defined]
+    return call
+
+
+class _EnvironmentToken:
+    """A class attribute whose value changes with the variables that the store reads.
+
+    fsspec keys its cache of instances by it, so that a variable changed in a notebook takes
+    effect at the next open.
+    """
+
+    def __get__(self, instance: object, owner: type[ArtifactFileSystem]) -> str:
+        return fingerprint(*map(os.environ.get, owner.store.variables))
+
+
+class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """A driver's filesystem under this package's promises; mixed in before the driver.
+
+    ``storage_options``, and so pickles, ``to_json()`` and reprs, hold what the caller gave
+    and the URI without its password, nothing else: a copy in another process reads its own
+    environment.
+
+    Parameters
+    ----------
+    uri : str, optional
+        The root of the URI that was opened (``sftp://user@host``), where it names a server.
+    **explicit
+        The driver's options; they win over `uri` and the environment.
+    """
+
+    store: ClassVar[Store]
+    _extra_tokenize_attributes = ("_environment",)
+    _environment = _EnvironmentToken()
+
+    def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
+        if self._cached:
+            return
+        self.root_uri = ArtifactURI(self.store.schemes[0]) if uri is None else parse(uri)
+        derived = self.store.options(self.root_uri, Environment())
+        super().__init__(*args, **merge(derived, explicit))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _OPERATIONS:
+            for spelling in (name, f"_{name}"):
+                method = getattr(cls, spelling, None)
+                # fsspec's own defaults are made of other operations, and it mirrors the
+                # asynchronous ones only where it finds them untouched.
+                default = getattr(AsyncFileSystem, spelling, None)
+                if method not in (None, default) and not hasattr(method, "_explains"):
+                    setattr(cls, spelling, _explained(method))
+
+    # ---- URIs ----------------------------------------------------------------------------
+
+    @classmethod
+    def _get_kwargs_from_urls(cls, path: str) -> dict[str, Any]:
+        """The root alone: fsspec refuses options of a URL that differ from the caller's."""
+        root = cls.store.root(parse(path)) if _has_scheme(cls, path) else None
+        return {} if root is None else {"uri": root.with_handle()}
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(each) for each in path]
+        path = stringify_path(path)
+        if _has_scheme(cls, path):
+            path = cls.store.path(parse(path))
+        return cls._clean(path)
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        """A path as this filesystem's methods take it."""
+        return path.rstrip("/") or cls.root_marker
+
+    def unstrip_protocol(self, name: str) -> str:
+        """The ``scheme://`` URL of a path; it never holds a password."""
+        if _has_scheme(type(self), name):
+            return name
+        root = self.root_uri
+        user = f"{root.username}@" if root.username is not None else ""
+        path = self._strip_protocol(name)
+        if root.netloc:
+            return f"{root.scheme}://{user}{root.netloc}/{path.lstrip('/')}"
+        return f"{root.scheme}://{path}"
+
+    # ---- Errors --------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        """The error to raise for one of the driver's own; ``None`` where it has none."""
+        return None
+
+    def _explain(self, error: Exception, path: Any) -> Exception:
+        """The builtin that says what `error` means for `path`."""
+        name = path if isinstance(path, str) else str(path)
+        if isinstance(error, ArtifactError):
+            return error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            return error
+        translated = self._translate(error, name)
+        if translated is not None:
+            return translated
+        if isinstance(error, OSError | asyncio.TimeoutError):
+            kinds = (number for kind, number in _ERRNO_OF.items() if isinstance(error, kind))
+            number = next(kinds, None) or getattr(error, "errno", None) or errno.EIO
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            return OSError(number, redact(reason) or os.strerror(number), name)
+        return error
+
+    @contextlib.contextmanager
+    def _explaining(self, path: Any) -> Iterator[None]:
+        """Raise what :meth:`_explain` says of the errors inside."""
+        try:
+            yield
+        except Exception as error:
+            explained = self._explain(error, path)
+            if explained is error:
+                raise
+            raise explained from error
+
+    # ---- Reads and writes ----------------------------------------------------------------
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        path = self._strip_protocol(path)
+        explaining = functools.partial(self._explaining, path)
+        if "r" in mode:
+            with explaining():
+                file = super().open(path, mode, block_size, cache_options, compression, **kwargs)
+            cache: Any = getattr(file, "cache", None)
+            if getattr(cache, "fetcher", None) is not None:
+                cache.fetcher = checked(cache.fetcher, path, explaining)
+            return file
+        text = {name: kwargs.pop(name) for name in _TEXT if name in kwargs}
+        kwargs.setdefault("autocommit", not self._intrans)
+        with explaining():
+            writer = self._open_whole(
+                path,
+                mode.replace("t", "").replace("b", "") + "b",
+                block_size=block_size,
+                cache_options=cache_options,
+                **kwargs,
+            )
+        if not kwargs["autocommit"]:
+            self.transaction.files.append(writer)
+        if compression is not None:
+            packer = compr[get_compression(path, compression)](writer, mode=mode[0])
+            writer = WholeWrite(packer, _both(packer, writer), writer.abandon, explaining)
+        return writer if "b" in mode else WholeText(writer, **text)
+
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        """Open a file for writing; a store whose driver writes in place overrides this."""
+        file = self._open(path, mode=mode, **kwargs)
+        abandon = functools.partial(self._abandon, file)
+        return WholeWrite(file, file.close, abandon, functools.partial(self._explaining, path))
+
+    def _abandon(self, file: Any) -> None:
+        """End a driver's buffered write without publishing it."""
+        started = file.offset is not None
+        file.closed = True  # first of all: the driver's finalizer commits what is not closed
+        if started:
+            file.discard()
+
+
+class SyncArtifactFileSystem(ArtifactFileSystem):
+    """The promises on a driver that is synchronous."""
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Whether there is something at `path`; a store that cannot tell raises."""
+        try:
+            self.info(path, **kwargs)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def isdir(self, path: str) -> bool:
+        """Whether `path` is a directory; a store that cannot tell raises."""
+        return self._kind(path) == "directory"
+
+    def isfile(self, path: str) -> bool:
+        """Whether `path` is a file; a store that cannot tell raises."""
+        return self._kind(path) == "file"
+
+    def _kind(self, path: str) -> str | None:
+        try:
+            return str(self.info(path)["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        if isfilelike(lpath) or os.path.isdir(lpath) or self.isdir(rpath):
+            super().get_file(rpath, lpath, callback=callback, **kwargs)
+            return
+        os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+        with landing(lpath) as temporary:
+            super().get_file(rpath, temporary, callback=callback, **kwargs)
+
+    def expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        expand = functools.partial(
+            super().expand_path, recursive=recursive, maxdepth=maxdepth, **kwargs
+        )
+        paths = self._strip_protocol([path] if isinstance(path, str | os.PathLike) else list(path))
+        literal = [p for p in paths if assume_literal or (has_magic(p) and self.exists(p))]
+        if not literal:
+            return expand(path)  # type: ignore[no-any-return]
+        patterns = [p for p in paths if p not in literal]
+        found = set(expand(literal, assume_literal=True))
+        return sorted(found | set(expand(patterns)) if patterns else found)
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Delete what `path` names: a pattern is never expanded."""
+        for each in [path] if isinstance(path, str) else path:
+            if has_magic(each) and not self.exists(each):
+                raise _missing(each)
+        super().rm(path, recursive=recursive, maxdepth=maxdepth)
+
+    def copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        on_error: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if _is_pattern(path1) and self.exists(path1):
+            found = self.expand_path([path1], recursive, maxdepth, assume_literal=True)
+            if not recursive:
+                found = [p for p in found if not self.isdir(p)]
+            path1, path2 = _pairs(
+                found, path1, self._strip_protocol(path2), trailing_sep(path2) or self.isdir(path2)
+            )
+        super().copy(
+            path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs
+        )
+
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if _is_pattern(rpath) and isinstance(lpath, str) and self.exists(rpath):
+            found = self.expand_path([rpath], recursive, maxdepth, assume_literal=True)
+            if not recursive:
+                found = [p for p in found if not self.isdir(p)]
+            rpath, lpath = _local_pairs(found, rpath, lpath)
+        super().get(
+            rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs
+        )
+
+    def put(
+        self,
+        lpath: Any,
+        rpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if _is_pattern(lpath) and os.path.lexists(lpath):
+            found = _local_sources(lpath, recursive, maxdepth)
+            lpath, rpath = _pairs(
+                found, lpath, self._strip_protocol(rpath), trailing_sep(rpath) or self.isdir(rpath)
+            )
+        super().put(
+            lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs
+        )
+
+
+class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ignore[misc]
+    """The promises on a driver that is asynchronous; fsspec mirrors them as plain methods."""
+
+    async def _exists(self, path: str, **kwargs: Any) -> bool:
+        try:
+            await self._info(path, **kwargs)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    async def _isdir(self, path: str) -> bool:
+        return await self._kind(path) == "directory"
+
+    async def _isfile(self, path: str) -> bool:
+        return await self._kind(path) == "file"
+
+    async def _kind(self, path: str) -> str | None:
+        try:
+            return str((await self._info(path))["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        if isfilelike(lpath) or os.path.isdir(lpath):
+            await super()._get_file(rpath, lpath, **kwargs)
+            return
+        with landing(lpath) as temporary:
+            await super()._get_file(rpath, temporary, **kwargs)
+
+    async def _expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        expand = functools.partial(
+            super()._expand_path, recursive=recursive, maxdepth=maxdepth, **kwargs
+        )
+        paths = self._strip_protocol([path] if isinstance(path, str | os.PathLike) else list(path))
+        literal = [p for p in paths if assume_literal or (has_magic(p) and await self._exists(p))]
+        if not literal:
+            return await expand(path)  # type: ignore[no-any-return]
+        patterns = [p for p in paths if p not in literal]
+        found = set(await expand(literal, assume_literal=True))
+        return sorted(found | set(await expand(patterns)) if patterns else found)
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        for each in [path] if isinstance(path, str) else path:
+            if has_magic(each) and not await self._exists(each):
+                raise _missing(each)
+        await super()._rm(path, recursive=recursive, **kwargs)
+
+    async def _copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        on_error: str | None = None,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if _is_pattern(path1) and await self._exists(path1):
+            found = await self._literal_sources(path1, recursive, maxdepth)
+            target_is_dir = trailing_sep(path2) or await self._isdir(path2)
+            path1, path2 = _pairs(found, path1, self._strip_protocol(path2), target_is_dir)
+        await super()._copy(
+            path1, path2, recursive=recursive, on_error=on_error, maxdepth=maxdepth, **kwargs
+        )
+
+    async def _get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if _is_pattern(rpath) and isinstance(lpath, str) and await self._exists(rpath):
+            found = await self._literal_sources(rpath, recursive, maxdepth)
+            rpath, lpath = _local_pairs(found, rpath, lpath)
+        return await super()._get(
+            rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs
+        )
+
+    async def _put(
+        self,
+        lpath: Any,
+        rpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if _is_pattern(lpath) and os.path.lexists(lpath):
+            found = _local_sources(lpath, recursive, maxdepth)
+            target_is_dir = trailing_sep(rpath) or await self._isdir(rpath)
+            lpath, rpath = _pairs(found, lpath, self._strip_protocol(rpath), target_is_dir)
+        return await super()._put(
+            lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs
+        )
+
+    async def _literal_sources(self, path: str, recursive: bool, maxdepth: int | None) -> list[str]:
+        found = await self._expand_path([path], recursive, maxdepth, assume_literal=True)
+        return found if recursive else [p for p in found if not await self._isdir(p)]
+
+
+def _has_scheme(cls: type[ArtifactFileSystem], path: str) -> bool:
+    scheme, colon, _ = path.partition("://")
+    return bool(colon) and scheme.lower() in cls.store.schemes
+
+
+def _both(upper: Any, lower: Any) -> Callable[[], None]:
+    """Close a layer, which flushes what it holds, and then the file beneath it."""
+
+    def close() -> None:
+        upper.close()
+        lower.close()
+
+    return close
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _is_pattern(path: Any) -> bool:
+    return isinstance(path, str) and has_magic(path)
+
+
+def _pairs(
+    found: list[str], source: str, target: str, target_is_dir: bool
+) -> tuple[list[str], list[str]]:
+    """Where each file found under a literal `source` goes, by fsspec's rules for copies."""
+    inside = target_is_dir and not trailing_sep(source)
+    return found, other_paths(found, target, exists=inside, flatten=False)
+
+
+def _local_pairs(found: list[str], source: str, target: str) -> tuple[list[str], list[str]]:
+    target_is_dir = trailing_sep(target) or os.path.isdir(target)
+    return _pairs(found, source, make_path_posix(target), target_is_dir)
+
+
+def _local_sources(path: str, recursive: bool, maxdepth: int | None) -> list[str]:
+    local = LocalFileSystem()
+    found: list[str] = local.expand_path(
+        [make_path_posix(path)], recursive=recursive, maxdepth=maxdepth, assume_literal=True
+    )
+    return found if recursive else [p for p in found if not local.isdir(p)]

@@ -1,0 +1,125 @@
+"""Which store serves which scheme, and what fsspec is told of it."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from mlartifacts.errors import ArtifactError, UnknownScheme
+
+if TYPE_CHECKING:
+    from mlartifacts.store import Store
+
+__all__ = ["register", "schemes", "store_of", "unregister"]
+
+# The one table of schemes. A store's room is imported when one of its URIs comes by.
+_ROOMS = {
+    "": "local",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+    "b2": "s3",
+    "file": "local",
+    "ftp": "ftp",
+    "ftps": "ftp",
+    "gcs": "gcs",
+    "gs": "gcs",
+    "hdfs": "hdfs",
+    "http": "http",
+    "https": "http",
+    "local": "local",
+    "r2": "s3",
+    "s3": "s3",
+    "s3a": "s3",
+    "s3n": "s3",
+    "sftp": "sftp",
+    "ssh": "sftp",
+    "viewfs": "hdfs",
+    "wasb": "azure",
+    "wasbs": "azure",
+}
+
+#: Entry point group of third-party stores: scheme = module:STORE.
+ENTRY_POINTS = "mlartifacts.stores"
+
+_stores: dict[str, Store] = {}
+_before: dict[str, tuple[type | None, dict[str, str] | None]] = {}
+
+
+def schemes() -> tuple[str, ...]:
+    """Every URI scheme that a store serves, sorted, those of third-party stores among them."""
+    named = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    return tuple(sorted(({*_ROOMS} | named) - {""}))
+
+
+def store_of(scheme: str) -> Store:
+    """The store that serves a scheme; ``""`` is a bare local path's.
+
+    Raises
+    ------
+    UnknownScheme
+        None does.
+    """
+    found = _stores.get(scheme)
+    if found is None:
+        found = _stores[scheme] = _load(scheme)
+    return found
+
+
+def _load(scheme: str) -> Store:
+    from mlartifacts.store import Store
+
+    if scheme in _ROOMS:
+        store = importlib.import_module(f"mlartifacts.stores.{_ROOMS[scheme]}").STORE
+    else:
+        points = entry_points(group=ENTRY_POINTS, name=scheme)
+        if not points:
+            raise UnknownScheme(scheme, schemes())
+        store = next(iter(points)).load()
+    if not isinstance(store, Store):
+        raise ArtifactError(f"The entry point {scheme!r} of {ENTRY_POINTS} names no Store.")
+    return store
+
+
+def register() -> None:
+    """Route every scheme of :func:`schemes` through this package, for the whole process.
+
+    Afterwards ``fsspec.open("s3://...")``, pandas, dask and pyarrow (``fsspec+s3://``) open
+    these URIs as :func:`mlartifacts.open` does. Drivers are imported when they are first
+    used. A second call changes nothing.
+
+    See Also
+    --------
+    unregister : gives the schemes back their meaning of before.
+    """
+    from fsspec.registry import _registry, known_implementations, register_implementation
+
+    for scheme in schemes():
+        if scheme in _before:
+            continue
+        _before[scheme] = (
+            _registry.pop(scheme, None),
+            known_implementations.get(scheme),
+        )
+        store = store_of(scheme)
+        register_implementation(
+            scheme,
+            store.filesystem.replace(":", "."),
+            clobber=True,
+            errtxt=f"{scheme}:// needs {store.package}: pip install 'mlartifacts[{store.extra}]'",
+        )
+
+
+def unregister() -> None:
+    """Undo :func:`register`; without it, nothing happens."""
+    from fsspec.registry import _registry, known_implementations
+
+    for scheme, (loaded, known) in _before.items():
+        _registry.pop(scheme, None)
+        known_implementations.pop(scheme, None)
+        if loaded is not None:
+            _registry[scheme] = loaded
+        if known is not None:
+            known_implementations[scheme] = known
+    _before.clear()

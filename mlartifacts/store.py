@@ -1,0 +1,105 @@
+"""What a store is: the pure functions that turn its URIs into fsspec's terms."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlartifacts.errors import MissingDriver
+from mlartifacts.location import Location
+
+if TYPE_CHECKING:
+    from mlartifacts.environment import Environment
+    from mlartifacts.filesystem import ArtifactFileSystem
+    from mlartifacts.uri import ArtifactURI
+
+__all__ = ["Store", "merge", "no_root", "whole_root"]
+
+
+def no_root(uri: ArtifactURI) -> ArtifactURI | None:
+    """For stores whose authority is part of the path (a bucket): one filesystem serves all."""
+    return None
+
+
+def whole_root(uri: ArtifactURI) -> ArtifactURI | None:
+    """For stores whose authority is a server: one filesystem for each."""
+    return uri.root if uri.netloc or uri.username is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One store: how its URIs map, and which filesystem class serves them.
+
+    Attributes
+    ----------
+    schemes : tuple of str
+        The URI schemes; the first is the one its filesystem shows.
+    filesystem : str
+        ``module:class`` of the filesystem, imported when it is first used.
+    path : callable
+        The filesystem's path for a URI. Raises :class:`InvalidURI` where a part is missing.
+    options : callable
+        The driver's options for a root URI and an environment; pure. The URI has no netloc
+        where the caller named none.
+    root : callable
+        The URI that a filesystem must remember to find its server again, or ``None``.
+    variables : tuple of str
+        The environment variables that `options` or the driver read: a filesystem made under
+        other values is another filesystem.
+    extra, package : str
+        The extra that installs the driver, and its import name; ``""`` for none.
+    """
+
+    schemes: tuple[str, ...]
+    filesystem: str
+    path: Callable[[ArtifactURI], str]
+    options: Callable[[ArtifactURI, Environment], dict[str, Any]]
+    root: Callable[[ArtifactURI], ArtifactURI | None] = no_root
+    variables: tuple[str, ...] = ()
+    extra: str = ""
+    package: str = ""
+
+    def locate(
+        self, uri: ArtifactURI, environment: Environment, explicit: Mapping[str, Any]
+    ) -> Location:
+        """Where `uri` lies; touches no network and imports no driver.
+
+        Raises
+        ------
+        InvalidURI
+            The URI lacks a part that this store needs.
+        InvalidConfig
+            A variable has a value that cannot be used.
+        """
+        root = self.root(uri) or type(uri)(uri.scheme)
+        options = merge(self.options(root, environment), explicit)
+        return Location(uri.scheme or self.schemes[0], self.path(uri), options)
+
+    def filesystem_class(self) -> type[ArtifactFileSystem]:
+        """Import the filesystem class.
+
+        Raises
+        ------
+        MissingDriver
+            The driver is not installed.
+        """
+        module, name = self.filesystem.split(":")
+        try:
+            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            # Only the driver's own absence is answered with its extra: a broken install of
+            # something beneath it has another cure.
+            if self.package and (error.name or "").split(".")[0] == self.package.split(".")[0]:
+                raise MissingDriver(self.extra, self.package) from error
+            raise
+
+
+def merge(derived: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any]:
+    """Join options, the caller's winning; mappings (``client_kwargs``, say) join key by key."""
+    merged = {**derived, **explicit}
+    for name, value in explicit.items():
+        if isinstance(value, Mapping) and isinstance(derived.get(name), Mapping):
+            merged[name] = {**derived[name], **value}
+    return merged

@@ -1,0 +1,49 @@
+"""Local and network-mounted paths: ``file:`` URIs, bare, relative and ``~`` paths, drives."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidURI
+from mlartifacts.store import Store
+from mlartifacts.uri import ArtifactURI
+
+__all__ = ["STORE"]
+
+
+def path(uri: ArtifactURI) -> str:
+    """The absolute path of a URI, its trailing slashes gone.
+
+    Raises
+    ------
+    InvalidURI
+        A ``file:`` URI that names another host than this one: mount its share, and name the
+        path of the mount.
+    """
+    if uri.netloc and uri.host not in {"localhost", "127.0.0.1", "."}:
+        raise InvalidURI(
+            f"{uri} names the host {uri.netloc!r}, but file: URIs are of this machine:"
+            " write file:///path (three slashes), or the path of a mount."
+        )
+    text = uri.path
+    if uri.scheme and text[2:3] == ":" and text[1:2].isalpha():
+        text = text[1:]  # file:///C:/data
+    text = os.path.expanduser(text)
+    if os.name == "nt":
+        text = text.replace("\\", "/")
+    return os.path.abspath(text)
+
+
+def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
+    """Parents of a written file are made, as MLflow makes them."""
+    return {"auto_mkdir": True}
+
+
+STORE = Store(
+    schemes=("file", "local", ""),
+    filesystem="mlartifacts.stores.local.filesystem:LocalArtifactFileSystem",
+    path=path,
+    options=options,
+)

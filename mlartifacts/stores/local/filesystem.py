@@ -1,0 +1,126 @@
+"""fsspec's local filesystem, with writes that land by rename."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+from typing import IO, Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.implementations.local import LocalFileSystem, make_path_posix
+from fsspec.utils import isfilelike, stringify_path
+
+from mlartifacts.filesystem import SyncArtifactFileSystem
+from mlartifacts.stores.local import STORE
+from mlartifacts.uri import parse
+from mlartifacts.writing import WholeWrite, landing, temporary_beside
+
+__all__ = ["LocalArtifactFileSystem"]
+
+
+class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type: ignore[misc]
+    """Local files; a reader sees the old content or the new, never half of one."""
+
+    store = STORE
+    protocol = ("file", "local")
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(each) for each in path]
+        path = stringify_path(path)
+        # With one slash or three: fsspec hands every text without "://" to this class.
+        if path.startswith(("file:", "local:")):
+            path = STORE.path(parse(path))
+        return cls._clean(path)
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return str(make_path_posix(path)).rstrip("/") or cls.root_marker
+
+    def unstrip_protocol(self, name: str) -> str:
+        """The ``file://`` URL of a path; a ``%`` in it is encoded, as URLs of files are decoded."""
+        return f"file://{self._strip_protocol(name).replace('%', '%25')}"
+
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        target = os.path.realpath(path)  # a link stays a link
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if "x" in mode and os.path.exists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if self.auto_mkdir:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        temporary = temporary_beside(target)
+        if "a" in mode and os.path.exists(target):
+            shutil.copyfile(target, temporary)
+        file = open(temporary, mode.replace("x", "w"))  # noqa: SIM115  (WholeWrite closes it)
+        return _LocalWrite(
+            file,
+            functools.partial(_land, file, temporary, target, exclusive="x" in mode),
+            functools.partial(_drop, file, temporary),
+            functools.partial(self._explaining, path),
+            autocommit=kwargs.get("autocommit", True),
+        )
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if os.path.isdir(source):
+            os.makedirs(target, exist_ok=True)
+            return
+        if self.auto_mkdir:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        with landing(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+    def put_file(
+        self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        self.cp_file(lpath, rpath)
+
+    def get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        if isfilelike(lpath):
+            with open(self._strip_protocol(rpath), "rb") as file:
+                shutil.copyfileobj(file, lpath)
+        else:
+            self.cp_file(rpath, lpath)
+
+    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        if self.auto_mkdir:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        super().touch(path, truncate=truncate, **kwargs)
+
+
+class _LocalWrite(WholeWrite):
+    """In a transaction, the rename waits for its end."""
+
+    def __init__(self, *args: Any, autocommit: bool) -> None:
+        super().__init__(*args)
+        self._publish = self._commit
+        if not autocommit:
+            self._commit = self._file.close
+
+    def commit(self) -> None:
+        self._publish()
+
+
+def _land(file: IO[bytes], temporary: str, target: str, exclusive: bool) -> None:
+    file.close()
+    if exclusive:
+        os.link(temporary, target)  # fails where the target came to be meanwhile
+        os.unlink(temporary)
+        return
+    if os.path.exists(target):
+        shutil.copymode(target, temporary)
+    os.replace(temporary, target)
+
+
+def _drop(file: IO[bytes], temporary: str) -> None:
+    try:
+        file.close()  # may fail to flush to a full disk; the file goes all the same
+    finally:
+        os.unlink(temporary)

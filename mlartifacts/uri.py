@@ -1,0 +1,192 @@
+r"""Artifact URIs: from text to a validated, immutable value.
+
+Grammar, as MLflow reads it::
+
+    uri       = scheme "://" authority path     s3://bucket/1/abc/artifacts
+              | scheme ":" path                 runs:/abc/model, file:/mnt/nfs, hdfs:/data
+              | path                            mlruns/0, /mnt/nfs, ~/x, C:\data, \\host\share
+    authority = [user [":" password] "@"] host [":" port]
+    path      = "" | "/" anything
+
+A path is literal: ``#``, ``?``, ``%41``, ``[1]`` and ``*`` are characters of a name, because
+object stores allow them in keys and MLflow writes them there. Only a ``file:`` URI is
+percent-decoded, as MLflow percent-encodes it. User and password are percent-decoded.
+
+Everything here is pure text: no environment, no filesystem, no network.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote, unquote
+
+from mlartifacts import secrets
+from mlartifacts.errors import InvalidConfig, InvalidURI
+
+__all__ = ["ArtifactURI", "parse", "redact"]
+
+# One letter and a colon is a Windows drive, so a scheme has at least two characters.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(.*)", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CREDENTIALS = re.compile(r"(?<=://)([^/@:]*):([^/]*)(?=@)")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactURI:
+    """A parsed artifact URI.
+
+    Attributes
+    ----------
+    scheme : str
+        Lower case; ``""`` for a bare local path.
+    netloc : str
+        ``host[:port]`` or a bucket, exactly as written; ``""`` where there is none.
+    path : str
+        The literal path behind the authority, with its leading slash if it had one.
+    username : str or None
+        Percent-decoded.
+    password : str or None
+        A handle that stands for the password (see :mod:`mlartifacts.secrets`).
+    """
+
+    scheme: str
+    netloc: str = ""
+    path: str = ""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host of `netloc`: lower case, IPv6 without its brackets; ``""`` for none."""
+        return _split_port(self.netloc)[0].lower()
+
+    @property
+    def port(self) -> int | None:
+        """The port of `netloc`.
+
+        Raises
+        ------
+        InvalidURI
+            It is no number from 1 to 65535.
+        """
+        text = _split_port(self.netloc)[1]
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+            raise InvalidURI(f"The port {text!r} in {self} is no number from 1 to 65535.")
+        return int(text)
+
+    @property
+    def root(self) -> ArtifactURI:
+        """The same URI without its path: what a filesystem is opened with."""
+        return replace(self, path="")
+
+    def secret(self) -> str | None:
+        """The password itself, for the driver alone.
+
+        Raises
+        ------
+        InvalidConfig
+            The URI was pickled in another process, and passwords do not travel.
+        """
+        if self.password is None:
+            return None
+        value = secrets.reveal(self.password)
+        if value is None:
+            raise InvalidConfig(
+                f"The password of {self} stayed in the process that parsed it: passwords in"
+                " URIs are not pickled. Open the URI in this process, use a key, or pass"
+                " password= explicitly (an explicit option is pickled)."
+            )
+        return value
+
+    def with_handle(self) -> str:
+        """The URI as text that :func:`parse` gives back equal, the password as its handle."""
+        return self._text(self.password)
+
+    def __str__(self) -> str:
+        return self._text("***" if self.password is not None else None)
+
+    def _text(self, password: str | None) -> str:
+        if not self.scheme:
+            return self.path
+        user = "" if self.username is None else quote(self.username, safe="")
+        if password is not None:
+            user += f":{password}"
+        user += "@" if self.username is not None or password is not None else ""
+        path = quote(self.path, safe="/~:!$&'()*+,;=@") if self.scheme == "file" else self.path
+        return f"{self.scheme}://{user}{self.netloc}{path}"
+
+
+def parse(uri: str) -> ArtifactURI:
+    """Read an artifact URI.
+
+    Parameters
+    ----------
+    uri : str
+        Any of the forms in the module's grammar.
+
+    Returns
+    -------
+    ArtifactURI
+
+    Raises
+    ------
+    InvalidURI
+        It is empty, has a control character (a NUL or a newline, say), or its path climbs
+        above its root with ``..``. The message never shows a password.
+    """
+    if not isinstance(uri, str):
+        raise InvalidURI(f"An artifact URI is a str, not {type(uri).__name__}.")
+    if not uri:
+        raise InvalidURI("The artifact URI is empty.")
+    if found := _CONTROL.search(uri):
+        raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
+    match = _SCHEME.fullmatch(uri)
+    if match is None:
+        return ArtifactURI("", path=uri)
+    scheme, rest = match.group(1).lower(), match.group(2)
+    if rest.startswith("//"):
+        authority, slash, tail = rest[2:].partition("/")
+        path = slash + tail
+    else:
+        authority, path = "", rest
+    if scheme == "file":
+        path = unquote(path)
+        if found := _CONTROL.search(path):
+            raise InvalidURI(f"{uri!r} has the control character {found.group()!r}.")
+    userinfo, at, netloc = authority.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    parsed = ArtifactURI(
+        scheme,
+        netloc,
+        path,
+        username=unquote(user) if at else None,
+        password=secrets.hide(unquote(password)) if colon else None,
+    )
+    _refuse_climbing(parsed)
+    return parsed
+
+
+def redact(text: str) -> str:
+    """Replace the password of every ``user:password@`` in a text by ``***``."""
+    return _CREDENTIALS.sub(r"\1:***", text)
+
+
+def _split_port(netloc: str) -> tuple[str, str]:
+    if netloc.startswith("["):
+        host, bracket, rest = netloc[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InvalidURI(f"The host {netloc!r} opens a bracket and does not close it.")
+        return host, rest[1:]
+    host, _, port = netloc.partition(":")
+    return host, port
+
+
+def _refuse_climbing(uri: ArtifactURI) -> None:
+    depth = 0
+    for part in uri.path.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            raise InvalidURI(f"The path of {uri} climbs above its root with '..'.")

@@ -1,0 +1,244 @@
+"""Writes that land whole or not at all.
+
+``fsspec``'s buffered files commit whatever was written when they are closed, and they are
+closed by a ``with`` block that an exception ends, by an ``OpenFile`` likewise, and by the
+garbage collector. :class:`WholeWrite` stands around a driver's file and tells a finished
+write, which it commits, from a broken one, which it abandons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+__all__ = ["WholeText", "WholeWrite", "landing", "temporary_beside"]
+
+
+def temporary_beside(target: str) -> str:
+    """Name a file that no listing of `target`'s directory has yet, to be renamed to `target`."""
+    directory, slash, _ = target.rpartition("/")
+    return f"{directory}{slash}.mlartifacts-{secrets.token_hex(8)}.part"
+
+
+@contextlib.contextmanager
+def landing(target: str) -> Iterator[str]:
+    """Give a temporary local name, renamed to `target` at the end, removed on an exception."""
+    temporary = temporary_beside(target.replace(os.sep, "/"))
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+class WholeWrite(io.BufferedIOBase):
+    """A binary file being written, committed by :meth:`close` alone.
+
+    It is abandoned (the target keeps its old content, or stays absent) when a ``with`` block
+    around it is left by an exception, when a write failed, or when it is garbage collected
+    unclosed, which warns with :class:`ResourceWarning` as Python's own files do.
+
+    Parameters
+    ----------
+    file : file-like
+        The driver's file; attributes that this class lacks are its.
+    commit : callable
+        Finishes the write: closes `file` and publishes its bytes.
+    abandon : callable
+        Ends the write without publishing.
+    explaining : callable
+        Makes a context that turns a driver's errors into the ones to raise.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        commit: Callable[[], None],
+        abandon: Callable[[], None],
+        explaining: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._file = file
+        self._commit = commit
+        self._abandon = abandon
+        self._explaining = explaining
+        self._state = "open"
+        self._failure: Exception | None = None
+        # A file opened inside an ``except`` block is not broken by that block's exception.
+        self._handled_at_open = sys.exc_info()[1]
+
+    def write(self, data: Any) -> int:
+        """Write bytes; into an abandoned file they vanish (a layer above may flush late)."""
+        if self._state == "abandoned":
+            return memoryview(data).nbytes
+        self._check_open()
+        with self._remembering_failure():
+            written: int | None = self._file.write(data)
+        return memoryview(data).nbytes if written is None else written
+
+    def flush(self) -> None:
+        """Hand complete blocks to the driver."""
+        if self._state != "open":
+            return
+        with self._remembering_failure():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Commit, unless an exception is closing this file or an earlier write failed.
+
+        Raises
+        ------
+        OSError
+            The commit failed, or an earlier write did; nothing was published.
+        """
+        if self._state != "open":
+            return
+        if _exiting_with_an_exception(self._handled_at_open):
+            self.abandon()
+        elif self._failure is not None:
+            self.abandon()
+            with self._explaining():
+                raise self._failure
+        else:
+            try:
+                with self._explaining():
+                    self._commit()
+            except BaseException:  # Ctrl-C amid the commit, too
+                self.abandon()
+                raise
+            self._state = "committed"
+
+    def abandon(self) -> None:
+        """End the write without publishing; never raises."""
+        if self._state != "open":
+            return
+        self._state = "abandoned"
+        try:
+            self._abandon()
+        except Exception as error:
+            # The write is lost either way, and its own error is the one worth raising.
+            warnings.warn(
+                f"Remains of an abandoned write were not removed: {error}",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    # fsspec's transactions end each of their files by one of these two names.
+    def commit(self) -> None:
+        """Publish a file that a transaction held back."""
+        with self._explaining():
+            self._file.commit()
+
+    def discard(self) -> None:
+        """Drop a file, also one that a transaction held back."""
+        if self._state == "committed":  # closed, that is, and not yet published
+            self._state = "open"
+        self.abandon()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the write has ended, either way."""
+        return self._state != "open"
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return int(self._file.tell())
+
+    def writable(self) -> bool:
+        """Whether more can be written."""
+        return not self.closed
+
+    def readable(self) -> bool:
+        """Never."""
+        return False
+
+    def seekable(self) -> bool:
+        """Whether the driver's file can be overwritten where it was written (a local one can)."""
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to another place, where :meth:`seekable`."""
+        return int(self._file.seek(offset, whence))
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut the file, where :meth:`seekable`."""
+        return int(self._file.truncate(size))
+
+    @contextlib.contextmanager
+    def _remembering_failure(self) -> Iterator[None]:
+        try:
+            with self._explaining():
+                yield
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise ValueError("I/O operation on closed file.")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "closed") == "open":
+            warnings.warn(f"unclosed file {self!r}: not written", ResourceWarning, stacklevel=2)
+            self.abandon()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_file":
+            raise AttributeError(name)
+        return getattr(self._file, name)
+
+    def __repr__(self) -> str:
+        return f"<WholeWrite {self._state} {self.__dict__.get('_file')!r}>"
+
+
+class WholeText(io.TextIOWrapper):
+    """Text over a :class:`WholeWrite`, abandoned by an exception as the bytes beneath are."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.buffer.abandon()  # type: ignore[attr-defined]
+        super().__exit__(kind, error, traceback)
+
+
+def _exiting_with_an_exception(known: BaseException | None) -> bool:
+    """Whether a ``with`` block left by an exception is what is closing a file right now.
+
+    fsspec's ``OpenFile``, pandas' handles and ``ExitStack`` close the files that they hold
+    without saying why. Their ``__exit__`` is on the stack, though, with the exception among
+    its arguments. A ``close()`` in an ``except`` block is no such case: it commits.
+    """
+    error = sys.exc_info()[1]
+    if error is None or error is known:
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in {"__exit__", "__aexit__"}:
+            for value in tuple(frame.f_locals.values()):
+                if value is error or (isinstance(value, tuple) and any(v is error for v in value)):
+                    return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
