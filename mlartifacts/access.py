@@ -167,7 +167,8 @@ def open_files(
     Returns
     -------
     fsspec.core.OpenFiles
-        A list of :class:`fsspec.core.OpenFile`, sorted by path where a pattern was expanded; empty where it matched nothing.
+        A list of :class:`fsspec.core.OpenFile`, sorted by path where a pattern was
+        expanded; empty where it matched nothing.
     """
     from fsspec.core import OpenFile, OpenFiles, get_compression
 
