@@ -14,9 +14,12 @@ import pytest
 
 from tests.servers import asyncssh_server as asyncssh_module
 from tests.servers import azurite as azurite_module
-from tests.servers import gcs, moto
+from tests.servers import gcs, moto, silent
+from tests.servers import mlflow_server as mlflow_server_module
 from tests.servers import pyftpd as pyftpd_module
 from tests.servers import sshd as sshd_module
+from tests.servers import static_http as static_http_module
+from tests.servers import vsftpd as vsftpd_module
 from tests.servers.process import ServerUnavailable
 
 # gcsfs reads it at its import, and asks emulators over gRPC (60 s) unless it is off.
@@ -97,3 +100,38 @@ def pyftpd_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pyftpd_modu
         pyftpd_module.serve(tmp_path_factory.mktemp("pyftpd_tls"), tls=True), "pyftpd"
     ) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def vsftpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vsftpd_module.Vsftpd]:
+    with started(vsftpd_module.serve(tmp_path_factory.mktemp("vsftpd")), "vsftpd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def static_http(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[static_http_module.StaticHttp]:
+    with static_http_module.serve(tmp_path_factory.mktemp("static_http")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    directory = tmp_path_factory.mktemp("mlflow_server")
+    with started(mlflow_server_module.serve(directory), "mlflow") as server:
+        yield server
+
+
+@pytest.fixture
+def hanging_server() -> Iterator[silent.Hanging]:
+    with silent.hanging() as server:
+        yield server
+
+
+@pytest.fixture
+def refused_port() -> Iterator[int]:
+    with silent.refusing() as port:
+        yield port

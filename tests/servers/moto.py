@@ -44,15 +44,11 @@ class Moto:
     def request(self, method: str, path: str, data: bytes | None = None) -> bytes:
         """Ask the server without a driver; moto verifies no signature."""
         context = ssl.create_default_context(cafile=str(self.ca)) if self.ca else None
+        # moto takes the region and the service from the credential's scope.
+        scope = f"{self.key}/20200101/{self.region}/s3/aws4_request"
+        signed = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
         request = urllib.request.Request(
-            self.url + path,
-            method=method,
-            data=data,
-            # moto takes the region and the service from the credential's scope.
-            headers={
-                "Authorization": "AWS4-HMAC-SHA256 Credential="
-                f"{self.key}/20200101/{self.region}/s3/aws4_request, SignedHeaders=host, Signature=0"
-            },
+            self.url + path, method=method, data=data, headers={"Authorization": signed}
         )
         with urllib.request.urlopen(request, timeout=10, context=context) as response:
             body: bytes = response.read()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ftplib
+import socket
 import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,13 @@ import pytest
 from tests.servers.asyncssh_server import AsyncsshServer
 from tests.servers.azurite import Azurite
 from tests.servers.gcs import GcsEmulator
+from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
 from tests.servers.pyftpd import Ftp
+from tests.servers.silent import Hanging
 from tests.servers.sshd import Sshd
+from tests.servers.static_http import StaticHttp
+from tests.servers.vsftpd import Vsftpd
 
 DATA = bytes(range(256)) * 40
 
@@ -149,3 +156,75 @@ def test_ftp_over_tls_refuses_the_clear(pyftpd_tls: Ftp) -> None:
         client.connect(pyftpd_tls.host, pyftpd_tls.port, timeout=10)
         with pytest.raises(ftplib.error_perm, match="550"):
             client.login(pyftpd_tls.user, pyftpd_tls.password)
+
+
+def test_ftp_without_mlsd(vsftpd: Vsftpd) -> None:
+    with ftplib.FTP() as client:
+        client.connect(vsftpd.host, vsftpd.port, timeout=10)
+        client.login()
+        exercise_ftp(client, vsftpd.new_root().removeprefix(vsftpd.url))
+        with pytest.raises(ftplib.error_perm, match="500"):
+            list(client.mlsd("/"))
+
+
+def test_http(static_http: StaticHttp) -> None:
+    import fsspec
+
+    folder = static_http.new_folder()
+    (folder / "a b#1?.bin").write_bytes(DATA)
+    url = f"{static_http.url}/{folder.name}/a%20b%231%3F.bin"
+    fs = fsspec.filesystem("http", encoded=True)
+    assert fs.cat_file(url) == DATA
+    assert fs.info(url)["size"] == len(DATA)
+    static_http.requests.clear()
+    assert fs.cat_file(url, start=10, end=20) == DATA[10:20]
+    assert [(seen.status, seen.sent) for seen in static_http.requests] == [(206, 10)]
+    assert fs.ls(f"{static_http.url}/{folder.name}/", detail=False) == [url]
+    assert not fs.exists(f"{static_http.url}/{folder.name}/missing")
+
+
+def ask(url: str, **headers: str) -> tuple[int, str, bytes]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.headers["Content-Range"], response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Range"], error.read()
+
+
+def test_http_ranges(static_http: StaticHttp) -> None:
+    folder = static_http.new_folder()
+    (folder / "digits").write_bytes(b"0123456789")
+    url = f"{static_http.url}/{folder.name}/digits"
+    assert ask(url) == (200, None, b"0123456789")
+    assert ask(url, Range="bytes=2-4") == (206, "bytes 2-4/10", b"234")
+    assert ask(url, Range="bytes=7-") == (206, "bytes 7-9/10", b"789")
+    assert ask(url, Range="bytes=7-99") == (206, "bytes 7-9/10", b"789")
+    assert ask(url, Range="bytes=-3") == (206, "bytes 7-9/10", b"789")
+    assert ask(url, Range="bytes=10-") == (416, "bytes */10", b"")
+
+
+def test_mlflow(mlflow_server: MlflowServer) -> None:
+    run = mlflow_server.new_run()
+    assert run["artifact_uri"].startswith("mlflow-artifacts:/")
+    path = f"/api/2.0/mlflow-artifacts/artifacts/{run['experiment_id']}/{run['run_id']}"
+    url = f"{mlflow_server.url}{path}/artifacts/data.bin"
+    request = urllib.request.Request(url, method="PUT", data=DATA)
+    urllib.request.urlopen(request, timeout=10).close()
+    assert ask(url)[2] == DATA
+    listed = mlflow_server.api("GET", f"artifacts/list?run_id={run['run_id']}")
+    assert [file["path"] for file in listed["files"]] == ["data.bin"]
+
+
+def test_hanging(hanging_server: Hanging) -> None:
+    with socket.create_connection((hanging_server.host, hanging_server.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        connection.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+
+
+def test_refusing(refused_port: int) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", refused_port))
