@@ -1,0 +1,551 @@
+"""An fsspec filesystem over FTP.
+
+fsspec's own holds a single ``ftplib`` connection, which threads tear out of each other's
+hands, and cannot do without MLSD. This one borrows a connection for each exchange
+(:mod:`~mlartifacts.stores.ftp.connections`), asks for a listing once for each directory, and
+finds out what a refusal means: FTP's 550 is all of "not there", "not yours" and "a directory".
+"""
+
+from __future__ import annotations
+
+import errno
+import ftplib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+from fsspec.spec import AbstractFileSystem
+
+from mlartifacts.stores.ftp.connections import Connection, ConnectionPool, Endpoint, Upload, reply
+from mlartifacts.stores.ftp.files import FTPReadFile, FTPWriteFile, RangeReader
+from mlartifacts.stores.ftp.listings import Entry, parse_facts, parse_line, parse_time
+from mlartifacts.writing import temporary_beside
+
+__all__ = ["FTPFileSystem"]
+
+T = TypeVar("T")
+
+_CHUNK = 2**18
+
+# What servers say with a 550 or 553, where they say anything. Those that do not are asked.
+_REASONS = (
+    (errno.ENOTDIR, ("not a directory",)),
+    (errno.EISDIR, ("is a directory",)),
+    (errno.ENOTEMPTY, ("not empty",)),
+    (errno.EACCES, ("permission", "not enough privileges", "access is denied", "not allowed")),
+    (errno.EEXIST, ("file exists", "already exists")),
+    (errno.ENOSPC, ("no space", "disk full", "quota")),
+    (errno.ENOENT, ("no such file", "not found", "cannot find", "does not exist")),
+)
+
+
+class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """Files on an FTP server.
+
+    Parameters
+    ----------
+    host : str
+    port : int, default 21
+    username : str, optional
+        ``anonymous`` unless given.
+    password : str, optional
+    tls : bool, default False
+        Explicit TLS (``AUTH TLS``) for commands and data. The certificate is verified, against
+        the system's authorities or those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+    timeout : float or None, default 60
+        Seconds of silence after which a server counts as hanging.
+    encoding : str, default "utf-8"
+        Of names. Bytes that do not fit are kept as they are.
+    """
+
+    root_marker = "/"
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 21,
+        username: str | None = None,
+        password: str | None = None,
+        tls: bool = False,
+        timeout: float | None = 60,
+        encoding: str = "utf-8",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pool = ConnectionPool.shared(
+            Endpoint(
+                host,
+                port,
+                username or "",
+                password or "",
+                tls,
+                timeout,
+                encoding,
+                (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if tls else (),
+            )
+        )
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the filesystem can be used on."""
+        self.pool.close_idle()
+
+    # ---- Looking -------------------------------------------------------------------------
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """List a directory, with one listing command."""
+        path = self._strip_protocol(path)
+        entries = self._entries(path)
+        if entries is None:
+            infos = [self.info(path)]
+        else:
+            infos = [self._resolved(_join(path, entry.name), entry) for entry in entries]
+            infos.sort(key=lambda info: str(info["name"]))
+        return infos if detail else [info["name"] for info in infos]
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Ask for one path, without a listing."""
+        path = self._strip_protocol(path)
+        return self._resolved(path, self._entry(path))
+
+    def created(self, path: str) -> datetime:
+        """When a file was made, where the server tells."""
+        time = self.info(path).get("created")
+        if time is None:
+            raise NotImplementedError("This FTP server tells no creation times.")
+        return time  # type: ignore[no-any-return]
+
+    def modified(self, path: str) -> datetime:
+        """When a file was last written."""
+        time = self.info(path).get("mtime")
+        if time is None:
+            raise NotImplementedError(f"This FTP server tells no modification time of {path}.")
+        return time  # type: ignore[no-any-return]
+
+    def _entries(self, path: str) -> list[Entry] | None:
+        """The names in a directory; ``None`` for something that is none."""
+        try:
+            if "MLST" in self.pool.features():
+                lines = self._run(lambda c: c.read_lines(f"MLSD {path}"), repeatable=True)
+                entries = [parse_facts(line) for line in lines]
+            else:
+                lines = self._run(lambda c: self._list(c, path), repeatable=True)
+                entries = [parse_line(line) for line in lines]
+        except ftplib.error_perm as error:
+            kind = self._entry(path).kind  # raises where there is nothing
+            if kind == "directory" or self._is_directory(path):
+                raise _os_error(errno.EACCES, path) from error
+            return None
+        except ValueError as error:
+            raise OSError(errno.EIO, str(error), path) from error
+        return [entry for entry in entries if entry is not None]
+
+    def _list(self, connection: Connection, path: str) -> list[str]:
+        # LIST with a path would take a name for a pattern (vsftpd) or for an option, and of a
+        # missing one it gives an empty listing. CWD takes it as it is, and refuses it.
+        connection.voidcmd(f"CWD {path}")
+        if self.pool.list_hidden:
+            try:
+                lines = connection.read_lines("LIST -a")
+            except ftplib.error_perm:
+                lines = []
+            # A server that knows the option shows the directory itself, even if it is empty.
+            if any(line.endswith(" .") for line in lines):
+                return lines
+            self.pool.list_hidden = False
+        return connection.read_lines("LIST")
+
+    def _entry(self, path: str) -> Entry:
+        """What there is at a path."""
+        if "MLST" in self.pool.features():
+            try:
+                lines = self._run(lambda c: c.sendcmd(f"MLST {path}")).splitlines()
+            except ftplib.error_perm as error:
+                self._refuse(error, path, exists=False)
+            entry = parse_facts(lines[1].strip() if len(lines) > 1 else "")
+            return entry or Entry(path, "directory")
+        return self._run(lambda c: self._probe(c, path), repeatable=True)
+
+    def _probe(self, connection: Connection, path: str) -> Entry:
+        """What there is at a path, on a server that can only be asked indirectly."""
+        try:
+            size = connection.size(path)
+            modified = _answer(connection, f"MDTM {path}", "213")
+            return Entry(path, "file", size, parse_time(modified or ""))
+        except ftplib.error_perm as error:
+            refusal = error
+        if _answer(connection, f"CWD {path}", "2") is not None:
+            return Entry(path, "directory")
+        if path == "/":
+            raise _os_error(errno.EACCES, path) from refusal
+        # Neither a file nor a directory that can be entered. A name that can be renamed is
+        # there all the same; the next command takes the renaming back.
+        parent = self._parent(path)
+        if _answer(connection, f"RNFR {path}", "350") is not None:
+            for line in self._list(connection, parent):
+                entry = parse_line(line)
+                if entry is not None and _join(parent, entry.name) == path:
+                    return entry
+            raise _os_error(errno.EACCES, path) from refusal
+        number = errno.ENOENT
+        if _answer(connection, f"CWD {parent}", "2") is None:
+            # Is it the way there that is missing, or are we not let through?
+            try:
+                above = self._probe(connection, parent).kind
+                number = errno.EACCES if above == "directory" else errno.ENOTDIR
+            except OSError as error:
+                number = error.errno or errno.ENOENT
+        raise _os_error(number, path) from refusal
+
+    def _resolved(self, path: str, entry: Entry) -> dict[str, Any]:
+        """An entry in fsspec's form; a link is what it leads to."""
+        kind, size = entry.kind, entry.size
+        info: dict[str, Any] = {"name": path}
+        if kind == "link":
+            info |= {"islink": True, "destination": entry.target}
+            size = self._run(lambda c: _size(c, path), repeatable=True)
+            kind = "file" if size is not None else "other"
+            if size is None and self._is_directory(path):
+                kind = "directory"
+        info |= {"type": kind, "size": 0 if kind == "directory" else size}
+        if entry.modified is not None:
+            info["mtime"] = entry.modified
+        if entry.created is not None:
+            info["created"] = entry.created
+        return info
+
+    def _is_directory(self, path: str) -> bool:
+        return self._run(lambda c: _answer(c, f"CWD {path}", "2"), repeatable=True) is not None
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        """Read a file, or the range of it that a slice would give."""
+        path = self._strip_protocol(path)
+        size = self._size_to_read(path)
+        first, last, _ = slice(start, end).indices(size)
+        if first >= last:
+            return b""
+        reader = RangeReader(self.pool, path, size)
+        try:
+            data = reader.read(first, last)
+        except ftplib.error_perm as error:
+            self._refuse(error, path, exists=True)
+        finally:
+            reader.close()
+        if len(data) != last - first:
+            raise OSError(errno.EIO, f"short read: {len(data)} bytes of {last - first}", path)
+        return data
+
+    def download(self, path: str, write: Callable[[memoryview], Any]) -> int:
+        """Read a whole file in pieces, with bounded memory; give its size."""
+        path = self._strip_protocol(path)
+        size = self._size_to_read(path)
+        reader = RangeReader(self.pool, path, size)
+        position = 0
+        try:
+            with memoryview(bytearray(_CHUNK)) as view:
+                while position < size:
+                    count = reader.readinto(position, view[: size - position])
+                    write(view[:count])
+                    position += count
+        except ftplib.error_perm as error:
+            self._refuse(error, path, exists=True)
+        finally:
+            reader.close()
+        return size
+
+    def _size_to_read(self, path: str) -> int:
+        try:
+            size = self._run(lambda c: c.size(path), repeatable=True)
+        except ftplib.error_perm as error:
+            entry = self._entry(path)
+            if entry.kind == "directory" or (entry.kind != "file" and self._is_directory(path)):
+                raise _os_error(errno.EISDIR, path) from error
+            if entry.size is None:
+                raise _os_error(errno.EACCES, path) from error
+            size = entry.size
+        assert size is not None
+        return size
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        size: int | None = None,
+        **kwargs: Any,
+    ) -> FTPReadFile | FTPWriteFile:
+        if mode == "rb":
+            size = self._size_to_read(path) if size is None else size
+            kwargs.setdefault("cache_type", "adaptive")
+            return FTPReadFile(
+                self,
+                path,
+                size=size,
+                block_size=block_size or self.blocksize,
+                cache_options=cache_options,
+                **kwargs,
+            )
+        if mode not in {"wb", "xb", "ab"}:
+            raise ValueError(f"FTP files cannot be opened in mode {mode!r}")
+        position = 0
+        if mode == "xb":
+            if self._exists(path):
+                raise _os_error(errno.EEXIST, path)
+        elif self._is_directory(path):
+            raise _os_error(errno.EISDIR, path)
+        elif mode == "ab":
+            position = self._run(lambda c: _size(c, path), repeatable=True) or 0
+        return FTPWriteFile(self, path, mode, position=position, autocommit=autocommit)
+
+    def begin_upload(self, command: str, path: str, target: str) -> Upload:
+        """Start to write at `path`; directories above that are missing are made."""
+        try:
+            return self.pool.upload(f"{command} {path}")
+        except ftplib.error_perm as error:
+            parent = self._parent(path)
+            if self._is_directory(parent):
+                self._refuse(error, target, exists=True)
+            self.makedirs(parent, exist_ok=True)
+        try:
+            return self.pool.upload(f"{command} {path}")
+        except ftplib.error_perm as error:
+            self._refuse(error, target, exists=True)
+
+    def land(self, temporary: str, path: str, *, exclusive: bool = False) -> None:
+        """Give a written file its name, in place of a file that had it."""
+        if exclusive and self._exists(path):
+            raise _os_error(errno.EEXIST, path)
+        try:
+            self._rename(temporary, path)
+        except ftplib.error_perm as error:
+            if self._is_directory(path):
+                raise _os_error(errno.EISDIR, path) from error
+            if not self._exists(path):
+                self._refuse(error, path, exists=True)
+            self._land_beside(temporary, path, error)
+
+    def _land_beside(self, temporary: str, path: str, refusal: Exception) -> None:
+        """Land on a server that overwrites nothing by renaming; the old file goes last."""
+        old = temporary_beside(path)
+        try:
+            self._rename(path, old)
+        except ftplib.error_perm:
+            raise _os_error(errno.EACCES, path) from refusal
+        try:
+            self._rename(temporary, path)
+        except BaseException:
+            self._rename(old, path)
+            raise
+        self.drop(old)
+
+    def drop(self, path: str) -> None:
+        """Delete a file of ours, if it is there."""
+        self._run(lambda c: _answer(c, f"DELE {path}", "2"))
+
+    def _rename(self, path: str, target: str) -> None:
+        def exchange(connection: Connection) -> None:
+            connection.sendcmd(f"RNFR {path}")
+            connection.voidcmd(f"RNTO {target}")
+
+        self._run(exchange)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        """Copy a file through this machine, as FTP has no copies; memory is bounded."""
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        try:
+            self._size_to_read(source)
+        except IsADirectoryError:
+            self.makedirs(target, exist_ok=True)
+            return
+        writer = self._open(target, "wb")
+        assert isinstance(writer, FTPWriteFile)
+        try:
+            self.download(source, writer.write)
+            writer.close()
+        except BaseException:
+            writer.discard()
+            raise
+
+    def mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Rename a file or a directory; into `path2`, where that is a directory."""
+        single = isinstance(path1, str) and isinstance(path2, str) and not path1.endswith("/")
+        if not single or maxdepth is not None:
+            super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+            return
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if path2.endswith("/") or self._is_directory(target):
+            target = _join(target, source.rpartition("/")[2])
+        if source == target:
+            return
+        entry = self._entry(source)  # raises where there is nothing
+        self.makedirs(self._parent(target), exist_ok=True)
+        if entry.kind != "directory":
+            self.land(source, target)
+            return
+        try:
+            self._rename(source, target)
+        except ftplib.error_perm as error:
+            taken = self._exists(target)
+            raise _os_error(errno.EEXIST if taken else errno.EACCES, target) from error
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        """Make a directory."""
+        path = self._strip_protocol(path)
+        if create_parents:
+            self.makedirs(path)
+        else:
+            self._make_directory(path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a directory, and those above it that are missing."""
+        path = self._strip_protocol(path)
+        try:
+            self._make_directory(path)
+        except FileNotFoundError:
+            self.makedirs(self._parent(path), exist_ok=True)
+            self.makedirs(path, exist_ok=True)  # somebody else may have made it meanwhile
+        except FileExistsError:
+            if not exist_ok or not self._is_directory(path):
+                raise
+
+    def _make_directory(self, path: str) -> None:
+        try:
+            self._run(lambda c: c.voidcmd(f"MKD {path}"))
+        except ftplib.error_perm as error:
+            if path == "/" or self._exists(path):
+                raise _os_error(errno.EEXIST, path) from error
+            parent = self._parent(path)
+            if self._is_directory(parent):
+                raise _os_error(errno.EACCES, path) from error
+            missing = errno.ENOTDIR if self._exists(parent) else errno.ENOENT
+            raise _os_error(missing, path) from error
+
+    def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
+        """Make an empty file, or (``truncate=False``) give a file this moment's time."""
+        path = self._strip_protocol(path)
+        if truncate or not self._exists(path):
+            with self.open(path, "wb"):
+                return
+        if "MFMT" not in self.pool.features():
+            raise NotImplementedError("This FTP server cannot change a file's time.")
+        now = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
+        self._run(lambda c: c.sendcmd(f"MFMT {now} {path}"))
+
+    # ---- Deleting ------------------------------------------------------------------------
+
+    def rm_file(self, path: str) -> None:
+        """Delete a file."""
+        path = self._strip_protocol(path)
+        try:
+            self._run(lambda c: c.voidcmd(f"DELE {path}"))
+        except ftplib.error_perm as error:
+            if self._entry(path).kind == "directory":
+                raise _os_error(errno.EISDIR, path) from error
+            raise _os_error(errno.EACCES, path) from error
+
+    def rmdir(self, path: str) -> None:
+        """Delete an empty directory."""
+        path = self._strip_protocol(path)
+        try:
+            self._run(lambda c: c.voidcmd(f"RMD {path}"))
+        except ftplib.error_perm as error:
+            if self._entry(path).kind != "directory":
+                raise _os_error(errno.ENOTDIR, path) from error
+            number = errno.ENOTEMPTY if self._entries(path) else errno.EACCES
+            raise _os_error(number, path) from error
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Delete files, and directories with all that is in them if `recursive`."""
+        for each in [path] if isinstance(path, str | os.PathLike) else path:
+            stripped = self._strip_protocol(each)
+            try:
+                self.rm_file(stripped)
+            except IsADirectoryError:
+                if not recursive:
+                    raise
+                self._rm_tree(stripped, maxdepth)
+
+    def _rm_tree(self, path: str, maxdepth: int | None) -> bool:
+        """Delete a directory down to a depth; whether it is gone."""
+        if maxdepth is not None and maxdepth < 1:
+            return False
+        complete = True
+        for entry in self._entries(path) or []:
+            below = _join(path, entry.name)
+            try:
+                # What is listed as a directory may be a link to one (MLSD follows them), and
+                # what that leads to is not ours to delete. DELE takes a link, and refuses a
+                # directory.
+                self.rm_file(below)
+            except IsADirectoryError:
+                deeper = None if maxdepth is None else maxdepth - 1
+                complete = self._rm_tree(below, deeper) and complete
+        if complete and path != "/":
+            self.rmdir(path)
+        return complete
+
+    # ---- Refusals ------------------------------------------------------------------------
+
+    def _run(self, exchange: Callable[[Connection], T], *, repeatable: bool = False) -> T:
+        return self.pool.run(exchange, repeatable=repeatable)
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._entry(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _refuse(self, error: ftplib.error_perm, path: str, *, exists: bool) -> NoReturn:
+        """Raise what a refusal means, by the server's words, else by what is known."""
+        number = meaning(error)
+        if number is None or (exists and number == errno.ENOENT):
+            number = errno.EACCES if exists else errno.ENOENT
+        raise _os_error(number, path, str(error)) from error
+
+
+def meaning(error: ftplib.Error) -> int | None:
+    """The ``errno`` that a server's words name, if they do."""
+    if reply(error) in {"452", "552"}:
+        return errno.ENOSPC
+    if reply(error) in {"530", "532"}:
+        return errno.EACCES
+    text = str(error).lower()
+    return next((number for number, words in _REASONS if any(w in text for w in words)), None)
+
+
+def _answer(connection: Connection, command: str, code: str) -> str | None:
+    """Ask, and give the answer's text if its code is the one hoped for."""
+    try:
+        response = connection.sendcmd(command)
+    except ftplib.error_perm:
+        return None
+    return response[3:].strip() if response.startswith(code) else None
+
+
+def _size(connection: Connection, path: str) -> int | None:
+    answer = _answer(connection, f"SIZE {path}", "213")
+    return int(answer) if answer is not None and answer.isdigit() else None
+
+
+def _join(directory: str, name: str) -> str:
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def _os_error(number: int, path: str, text: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number) if text is None else text, path)

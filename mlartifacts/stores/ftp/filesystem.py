@@ -1,0 +1,84 @@
+"""FTP under this package's promises."""
+
+from __future__ import annotations
+
+import errno
+import ftplib
+import functools
+import os
+import socket
+import ssl
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.utils import isfilelike
+
+from mlartifacts.filesystem import SyncArtifactFileSystem
+from mlartifacts.stores.ftp import STORE, clean
+from mlartifacts.stores.ftp.connections import reply
+from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning
+from mlartifacts.stores.ftp.files import FTPWriteFile
+from mlartifacts.writing import WholeWrite, landing
+
+__all__ = ["FTPArtifactFileSystem"]
+
+
+class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
+    """Artifacts on an FTP server."""
+
+    store = STORE
+    protocol = STORE.schemes
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return clean(path)
+
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        file = self._open(path, mode, **kwargs)
+        assert isinstance(file, FTPWriteFile)
+        explaining = functools.partial(self._explaining, path)
+        return WholeWrite(file, file.close, file.discard, explaining)
+
+    def get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        if isfilelike(lpath):
+            self._get_into(rpath, lpath, callback)
+            return
+        try:
+            callback.set_size(self._size_to_read(self._strip_protocol(rpath)))
+        except IsADirectoryError:
+            os.makedirs(lpath, exist_ok=True)
+            return
+        os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+        with landing(os.fspath(lpath)) as temporary, open(temporary, "wb") as file:
+            self._get_into(rpath, file, callback)
+
+    def _get_into(self, rpath: str, file: Any, callback: Any) -> None:
+        self.download(rpath, lambda piece: callback.relative_update(file.write(piece)))
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        if isinstance(error, ftplib.Error):
+            return _of_reply(error, path)
+        if isinstance(error, EOFError):
+            return OSError(errno.ECONNRESET, "the FTP server hung up", path)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return OSError(
+                errno.ECONNABORTED,
+                f"the certificate of {self.pool.endpoint.host} is not trusted"
+                f" ({error.verify_message}); SSL_CERT_FILE can name its authority's",
+                path,
+            )
+        if isinstance(error, socket.gaierror):
+            return OSError(
+                errno.ECONNREFUSED, f"no host {self.pool.endpoint.host!r}: {error.strerror}", path
+            )
+        return None
+
+
+def _of_reply(error: ftplib.Error, path: str) -> OSError:
+    number = meaning(error)
+    if number is None and reply(error) in {"421", "425", "426"}:
+        timed_out = any(word in str(error).lower() for word in ("timeout", "timed out"))
+        number = errno.ETIMEDOUT if timed_out else errno.ECONNABORTED
+    return OSError(number or errno.EIO, f"the FTP server says {str(error)!r}", path)

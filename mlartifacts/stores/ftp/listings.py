@@ -1,0 +1,137 @@
+"""What FTP servers say of files: the facts of MLSD, and the lines of LIST.
+
+LIST was made for people to read, and its form is the server's affair. These are the two that
+there are: that of ``ls -l`` (nearly every server) and that of ``DIR`` (IIS).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["Entry", "parse_facts", "parse_line", "parse_time"]
+
+_UNIX = re.compile(
+    r"(?P<kind>[a-zA-Z-])[rwxsStTlL-]{9}\S*\s.*?(?P<size>\d+)\s+"
+    r"(?P<date>[A-Za-z]{3}\s+\d{1,2}\s+(?:\d{4}|\d{1,2}:\d{2})) (?P<name>.+)",
+    re.DOTALL,
+)
+_DOS = re.compile(
+    r"(?P<date>\d\d-\d\d-\d{2,4}\s+\d\d:\d\d\s*(?:[AP]M)?)\s+(?:(?P<dir><DIR>)|(?P<size>\d+))\s+?"
+    r"(?P<name>\S.*)",
+    re.DOTALL,
+)
+_KINDS = {"-": "file", "d": "directory", "l": "link"}
+_FACT_KINDS = {"file": "file", "dir": "directory"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a directory.
+
+    Attributes
+    ----------
+    kind : str
+        ``"file"``, ``"directory"``, ``"link"`` or ``"other"``.
+    size : int or None
+        ``None`` where the server does not say.
+    """
+
+    name: str
+    kind: str
+    size: int | None = None
+    modified: datetime | None = None
+    created: datetime | None = None
+    target: str | None = None
+
+
+def parse_facts(line: str) -> Entry | None:
+    """Read a line of MLSD or MLST; ``None`` for the directory itself and its parent."""
+    facts_text, _, name = line.partition(" ")
+    facts = {}
+    for fact in facts_text.split(";"):
+        key, _, value = fact.partition("=")
+        facts[key.lower()] = value
+    kind = facts.get("type", "file")
+    if kind.lower() in {"cdir", "pdir"} and name in {".", "..", ""}:
+        return None
+    target = None
+    if kind.lower().startswith(("os.unix=slink", "os.unix=symlink")):
+        target = kind.partition(":")[2] or None
+        kind = "link"
+    elif kind.lower() in {"cdir", "pdir"}:
+        kind = "directory"
+    else:
+        kind = _FACT_KINDS.get(kind.lower(), "other")
+    size = facts.get("size", "")
+    return Entry(
+        name,
+        kind,
+        int(size) if size.isdigit() else None,
+        parse_time(facts.get("modify", "")),
+        parse_time(facts.get("create", "")),
+        target,
+    )
+
+
+def parse_line(line: str, now: datetime | None = None) -> Entry | None:
+    """Read a line of LIST; ``None`` for one that is no entry.
+
+    Raises
+    ------
+    ValueError
+        The line has neither form. To leave it out would be to hide a file.
+    """
+    if match := _UNIX.fullmatch(line):
+        kind = _KINDS.get(match["kind"], "other")
+        name, target = match["name"], None
+        if kind == "link" and " -> " in name:
+            name, _, target = name.partition(" -> ")
+        modified = _unix_date(match["date"], now or datetime.now(UTC))
+    elif match := _DOS.fullmatch(line):
+        kind, name, target = "directory" if match["dir"] else "file", match["name"], None
+        modified = _dos_date(match["date"])
+    elif re.fullmatch(r"total\s+\d+", line.strip(), re.IGNORECASE):
+        return None
+    else:
+        raise ValueError(f"a line of the server's listing has no known form: {line!r}")
+    if name in {".", ".."}:
+        return None
+    return Entry(name, kind, int(match["size"]) if match["size"] else None, modified, None, target)
+
+
+def parse_time(text: str) -> datetime | None:
+    """The time of MDTM and of facts, which is UTC."""
+    digits, _, fraction = text.strip().partition(".")
+    try:
+        time = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return time + timedelta(seconds=float(f"0.{fraction}")) if fraction.isdigit() else time
+
+
+def _unix_date(text: str, now: datetime) -> datetime | None:
+    month, day, when = text.split()
+    try:
+        if ":" not in when:
+            return datetime.strptime(f"{when} {month} {day}", "%Y %b %d").replace(tzinfo=UTC)
+        # Without a year it is the last such date, give or take a clock that is ahead.
+        for year in (now.year, now.year - 1):
+            time = datetime.strptime(f"{year} {month} {day} {when}", "%Y %b %d %H:%M")
+            if time.replace(tzinfo=UTC) <= now + timedelta(days=1):
+                return time.replace(tzinfo=UTC)
+    except ValueError:  # another language's month, or the 29th of February of a wrong year
+        pass
+    return None
+
+
+def _dos_date(text: str) -> datetime | None:
+    day, clock = text.split(maxsplit=1)
+    year = "%Y" if len(day) == 10 else "%y"
+    hour = "%I:%M%p" if clock.endswith("M") else "%H:%M"
+    try:
+        time = datetime.strptime(f"{day} {clock.replace(' ', '')}", f"%m-%d-{year} {hour}")
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC)
