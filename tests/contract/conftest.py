@@ -1,0 +1,92 @@
+"""Every test that asks for a ``harbour`` runs once on each store; ids read ``test_x[s3]``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlartifacts
+from tests.contract.stores import HARBOURS, Harbour
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "writes: not for stores that are read only")
+    config.addinivalue_line("markers", "remote: not for stores without a server")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "harbour" not in metafunc.fixturenames:
+        return
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    chosen = [
+        pytest.param(harbour, id=harbour.name, marks=pytest.mark.xdist_group(harbour.name))
+        for harbour in HARBOURS
+        if (harbour.writable or "writes" not in marks) and (harbour.remote or "remote" not in marks)
+    ]
+    metafunc.parametrize("harbour", chosen, indirect=True)
+
+
+@pytest.fixture
+def harbour(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _own_environment: None
+) -> Harbour:
+    """A store with its server up, its variables set, and a fresh base."""
+    harbour: Harbour = request.param(request.getfixturevalue(request.param.fixture), Path.home())
+    for name, value in harbour.env.items():
+        monkeypatch.setenv(name, value)
+    return harbour
+
+
+@pytest.fixture
+def located(harbour: Harbour) -> tuple[Any, str]:
+    return mlartifacts.url_to_fs(harbour.base, **harbour.options)
+
+
+@pytest.fixture
+def fs(located: tuple[Any, str]) -> Any:
+    """The store's filesystem."""
+    return located[0]
+
+
+@pytest.fixture
+def root(located: tuple[Any, str]) -> str:
+    """The path of the harbour's base in `fs`."""
+    return located[1]
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """The standard schemes routed through this package."""
+    mlartifacts.register()
+    yield
+    mlartifacts.unregister()
+
+
+def _case(item: pytest.Function, harbour: str) -> str:
+    """What is between the brackets of a test's id, without the harbour's name."""
+    case = item.callspec.id if hasattr(item, "callspec") else ""
+    return case.removeprefix(harbour).removesuffix(harbour).strip("-")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a harbour's own version of a test where its ``exceptions`` name the test."""
+    harbour = pyfuncitem.funcargs.get("harbour")
+    if not isinstance(harbour, Harbour):
+        return None
+    name = pyfuncitem.originalname
+    if not {name, f"{name}[{_case(pyfuncitem, harbour.name)}]"} & harbour.exceptions.keys():
+        return None
+    override = getattr(harbour, name)
+    wanted = inspect.signature(override).parameters
+    override(**{fixture: pyfuncitem.funcargs[fixture] for fixture in wanted})
+    return True
+
+
+@pytest.fixture(scope="session")
+def _collected(request: pytest.FixtureRequest) -> set[str]:
+    return {item.originalname for item in request.session.items if hasattr(item, "originalname")}

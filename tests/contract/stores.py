@@ -1,0 +1,439 @@
+"""The stores of the contract: what each needs to be tested, and where each honestly differs.
+
+Every test in this directory runs on every :class:`Harbour` of :data:`HARBOURS`: one store on one
+real server through one driver. A store is a small class here. What it cannot do as the contract
+says stands in its ``exceptions``, a test's name and the reason, and beside it a method of the
+test's name says what happens instead: it runs in place of the test.
+
+A key of ``exceptions`` is a test's name (``test_append``) or one case of it
+(``test_name_is_literal[trailing space]``). A method takes the test's fixtures by their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A URI, and what must be set for it."""
+
+    uri: str
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Harbour:
+    """A store on its server.
+
+    Parameters
+    ----------
+    server
+        What the fixture `fixture` gives.
+    home
+        The test's own home directory.
+    """
+
+    #: What the test ids show.
+    name: ClassVar[str]
+    #: The fixture that gives the server.
+    fixture: ClassVar[str]
+    #: The scheme of its URIs.
+    scheme: ClassVar[str]
+    #: Whether it has a server at all.
+    remote: ClassVar[bool] = True
+    #: Whether it can be written to.
+    writable: ClassVar[bool] = True
+    #: Whether a directory can be empty: elsewhere it is there as long as a file is in it.
+    directories: ClassVar[bool] = True
+    #: A test's name -> why this store differs; the method of that name says how.
+    exceptions: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, server: Any, home: Path) -> None:
+        self.server = server
+        self.home = home
+        self.base = self.new_base()
+        #: Options that the caller must give explicitly; None is the rule.
+        self.options: dict[str, Any] = {}
+
+    # ---- Where it is ---------------------------------------------------------------------
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables that a user of MLflow has for this store."""
+        return dict(self.server.env)
+
+    def new_base(self) -> str:
+        """The URI of a fresh, empty directory (or bucket)."""
+        root: str = self.server.new_root()
+        return root
+
+    def uri(self, name: str = "") -> str:
+        """The URI of a name below `base`."""
+        return f"{self.base}/{name}" if name else self.base
+
+    @property
+    def missing_root(self) -> str:
+        """A URI whose bucket, container or parent directory is not there."""
+        return f"{self.base}-not-there"
+
+    # ---- Behind our backs ----------------------------------------------------------------
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        """Put files below `base` without our code."""
+        raise NotImplementedError
+
+    def stored(self) -> dict[str, bytes]:
+        """All files below `base`, temporary and hidden ones too, without our code."""
+        raise NotImplementedError
+
+    # ---- Trouble -------------------------------------------------------------------------
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        """The same artifacts on another server, which hangs or refuses."""
+        raise NotImplementedError
+
+    def wrong_credentials(self) -> Place | None:
+        """The same place with credentials that its server refuses; None where it checks none."""
+        return None
+
+    #: What must not be shown: parts of `env` and of `base`.
+    secrets: tuple[str, ...] = ()
+
+
+class Folder(Harbour):
+    """A store whose server serves a directory of this machine."""
+
+    folder: Path
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def stored(self) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+
+
+class Local(Folder):
+    """Local files, by ``file:`` URIs, which are percent-encoded as MLflow has them."""
+
+    name = "local"
+    fixture = "tmp_path"
+    scheme = "file"
+    remote = False
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {}
+
+    def new_base(self) -> str:
+        self.folder = self.server / "local root"
+        self.folder.mkdir()
+        return f"file://{urllib.parse.quote(str(self.folder))}"
+
+    def uri(self, name: str = "") -> str:
+        return super().uri(urllib.parse.quote(name))
+
+
+class S3(Harbour):
+    """S3 on moto, which verifies no credentials."""
+
+    name = "s3"
+    fixture = "moto_server"
+    scheme = "s3"
+    directories = False
+    secrets = ("testing-secret",)
+
+    @property
+    def _bucket(self) -> str:
+        return urllib.parse.urlsplit(self.base).netloc
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self.server.request("PUT", f"/{self._bucket}/{urllib.parse.quote(name)}", data)
+
+    def stored(self) -> dict[str, bytes]:
+        listing = self.server.request("GET", f"/{self._bucket}?list-type=2&encoding-type=url")
+        keys = [
+            urllib.parse.unquote(element.text or "")
+            for element in ElementTree.fromstring(listing).iter()
+            if element.tag.endswith("}Key")
+        ]
+        return {
+            key: self.server.request("GET", f"/{self._bucket}/{urllib.parse.quote(key)}")
+            for key in keys
+        }
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(
+            self.uri("file"), {**self.env, "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}"}
+        )
+
+
+class Azure(Harbour):
+    """Azure Blob Storage on azurite."""
+
+    fixture = "azurite"
+    directories = False
+
+    @property
+    def secrets(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.server.key,)
+
+    @property
+    def _container(self) -> Any:
+        from azure.storage.blob import ContainerClient
+
+        return ContainerClient.from_connection_string(
+            self.server.connection_string, self._container_name
+        )
+
+    @property
+    def _container_name(self) -> str:
+        parts = urllib.parse.urlsplit(self.base)
+        return parts.username or parts.netloc
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        with self._container as container:
+            for name, data in files.items():
+                container.upload_blob(name, data)
+
+    def stored(self) -> dict[str, bytes]:
+        with self._container as container:
+            return {
+                blob.name: container.download_blob(blob.name).readall()
+                for blob in container.list_blobs(include=["uncommittedblobs"])
+                if not (blob.metadata or {}).get("hdi_isfolder")
+            }
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        string = self.server.connection_string.replace(self.server.url, f"http://{host}:{port}")
+        return Place(self.uri("file"), {"AZURE_STORAGE_CONNECTION_STRING": string})
+
+    def wrong_credentials(self) -> Place:
+        wrong = self.server.connection_string.replace(self.server.key, "bm90IHRoZSBrZXk=")
+        return Place(self.uri("file"), {"AZURE_STORAGE_CONNECTION_STRING": wrong})
+
+
+class AzureWasbs(Azure):
+    """By MLflow's URIs."""
+
+    name = "wasbs"
+    scheme = "wasbs"
+
+    @property
+    def missing_root(self) -> str:
+        return self.base.replace("wasbs://", "wasbs://not-there-")
+
+
+class AzureAz(Azure):
+    """By adlfs' URIs."""
+
+    name = "az"
+    scheme = "az"
+
+    def new_base(self) -> str:
+        return f"az://{self.server.new_container()}"
+
+
+class Gcs(Harbour):
+    """Google Cloud Storage on an emulator, which verifies no credentials."""
+
+    name = "gcs"
+    fixture = "gcs_emulator"
+    scheme = "gs"
+    directories = False
+
+    @property
+    def _bucket(self) -> str:
+        return urllib.parse.urlsplit(self.base).netloc
+
+    def _ask(self, path: str, data: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(self.server.url + path, data=data, timeout=30) as response:
+            body: bytes = response.read()
+            return body
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            quoted = urllib.parse.quote(name, safe="")
+            self._ask(f"/upload/storage/v1/b/{self._bucket}/o?uploadType=media&name={quoted}", data)
+
+    def stored(self) -> dict[str, bytes]:
+        items = json.loads(self._ask(f"/storage/v1/b/{self._bucket}/o")).get("items", [])
+        return {
+            item["name"]: self._ask(
+                f"/storage/v1/b/{self._bucket}/o/{urllib.parse.quote(item['name'], safe='')}"
+                "?alt=media"
+            )
+            for item in items
+        }
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(
+            self.uri("file"), {**self.env, "STORAGE_EMULATOR_HOST": f"http://{host}:{port}"}
+        )
+
+
+class Sftp(Folder):
+    """SFTP on OpenSSH, with a key and a known host in ``~/.ssh``."""
+
+    name = "sftp"
+    fixture = "sshd"
+    scheme = "sftp"
+
+    def __init__(self, server: Any, home: Path) -> None:
+        super().__init__(server, home)
+        server.set_up_home(home)
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self.folder = Path(urllib.parse.urlsplit(base).path)
+        return base
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"sftp://{self.server.user}@{host}:{port}/file")
+
+    def wrong_credentials(self) -> Place:
+        """Another key than the server knows."""
+        import asyncssh
+
+        key = self.home / ".ssh" / "id_ed25519"
+        key.unlink()
+        asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key))
+        return Place(self.uri("file"))
+
+
+class InUri:
+    """Secrets in the URI: the password, as it is and as it is written."""
+
+    server: Any
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self.server.password, urllib.parse.quote(self.server.password, safe="")
+
+    def _with_password(self, password: str) -> str:
+        uri: str = self.base  # type: ignore[attr-defined]
+        return uri.replace(self.secrets[1], password)
+
+
+class SftpPassword(InUri, Folder):
+    """SFTP on asyncssh's server, with a password in the URI."""
+
+    name = "sftp-password"
+    fixture = "asyncssh_server"
+    scheme = "sftp"
+
+    def __init__(self, server: Any, home: Path) -> None:
+        super().__init__(server, home)
+        server.set_up_home(home)
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self.folder = self.server.root / base.rpartition("/")[2]
+        return base
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"sftp://{self.server.user}:{self.secrets[1]}@{host}:{port}/file")
+
+    def wrong_credentials(self) -> Place:
+        return Place(f"{self._with_password('wrong')}/file")
+
+
+class Ftp(InUri, Folder):
+    """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
+
+    name = "ftp"
+    fixture = "pyftpd"
+    scheme = "ftp"
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self.folder = self.server.root / base.rpartition("/")[2]
+        return base
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"{self.scheme}://{self.server.user}:{self.secrets[1]}@{host}:{port}/file")
+
+    def wrong_credentials(self) -> Place:
+        return Place(f"{self._with_password('wrong')}/file")
+
+
+class Ftps(Ftp):
+    """FTP over TLS."""
+
+    name = "ftps"
+    fixture = "pyftpd_tls"
+    scheme = "ftps"
+
+
+class FtpAnonymous(Ftp):
+    """FTP on vsftpd, which has no MLSD, without a password."""
+
+    name = "vsftpd"
+    fixture = "vsftpd"
+    secrets = ()  # type: ignore[assignment]
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"ftp://{host}:{port}/file")
+
+    def wrong_credentials(self) -> Place:
+        return Place(f"{self.base.replace('ftp://', 'ftp://someone:wrong@')}/file")
+
+
+class Http(Folder):
+    """Files on a web server: read only."""
+
+    name = "http"
+    fixture = "static_http"
+    scheme = "http"
+    writable = False
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self.folder = self.server.root / base.rpartition("/")[2]
+        return base
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"http://{host}:{port}/file")
+
+
+HARBOURS: tuple[type[Harbour], ...] = (
+    Local,
+    S3,
+    AzureWasbs,
+    AzureAz,
+    Gcs,
+    Sftp,
+    SftpPassword,
+    Ftp,
+    FtpAnonymous,
+    Ftps,
+    Http,
+)
+
+
+@contextlib.contextmanager
+def set_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Set a place's variables, and give its options."""
+    with monkeypatch.context() as patch:
+        for name, value in place.env.items():
+            patch.setenv(name, value)
+        yield dict(place.options)
