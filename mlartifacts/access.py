@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
 from mlartifacts.registry import store_of
-from mlartifacts.uri import parse
+from mlartifacts.uri import ALIAS, parse
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -196,27 +196,42 @@ def open_files(
 
 
 def to_url(uri: str | os.PathLike[str]) -> str:
-    """Spell an artifact URI as ``scheme://...``, the form that pandas, dask and DuckDB know.
+    """Spell an artifact URI so that pandas, dask and DuckDB hand it to fsspec, and so to us.
+
+    pandas reads ``sftp:``, ``ftp:`` and ``file:`` through urllib, and Parquet on ``s3:``,
+    ``gs:`` and ``hdfs:`` through pyarrow's own clients, which know nothing of MLflow's
+    settings. ``mlartifacts+s3://`` is a scheme that they leave alone, and that fsspec knows
+    wherever this package is installed, without :func:`register`.
 
     Parameters
     ----------
     uri : str or path-like
-        ``hdfs:/data``, ``file:/mnt/nfs`` or a local path, say.
+        ``s3://bucket/key``, ``hdfs:/data``, ``file:/mnt/nfs`` or a local path, say.
 
     Returns
     -------
     str
-        Equal for equal places. A password in `uri` stays in it, as the URL would not open
-        without.
+        A ``scheme://`` URL. A password in `uri` stays in it: it would not open without.
+
+    Raises
+    ------
+    InvalidURI, UnknownScheme
+        As :func:`locate`.
     """
-    parsed = parse(os.fspath(uri))
-    store = store_of(parsed.scheme)
-    if store is store_of("file"):
-        return f"file://{store.path(parsed)}"
-    path = store.path(parsed)  # raises where a part is missing
-    if parsed.netloc or parsed.username is not None:
-        return os.fspath(uri)
-    return f"{parsed.scheme}:///{path.lstrip('/')}"
+    from fsspec.registry import known_implementations
+
+    text = os.fspath(uri)
+    parsed = parse(text)
+    path = store_of(parsed.scheme).path(parsed)
+    scheme = parsed.scheme or "file"
+    if scheme in {"file", "local"}:
+        rest = path.replace("%", "%25")  # file: URIs are percent-decoded
+    elif "://" in text:
+        rest = text.partition("://")[2]
+    else:
+        rest = f"/{path.lstrip('/')}"
+    alias = ALIAS + scheme
+    return f"{alias if alias in known_implementations else scheme}://{rest}"
 
 
 def _chain(text: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:

@@ -10,11 +10,13 @@ filesystem for both) and the handle tells nothing anywhere.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 
 __all__ = ["fingerprint", "hide", "reveal"]
 
 _PREFIX = "hidden-"
+_HANDLE = re.compile(_PREFIX + "[0-9a-f]{24}")
 _key = secrets.token_bytes(32)
 _values: dict[str, str] = {}
 
@@ -31,23 +33,16 @@ def fingerprint(*parts: str | None) -> str:
 
 def hide(value: str) -> str:
     """Keep a secret in this process and give the handle that stands for it in a URI."""
-    if value in _values:  # already a handle: hiding twice must not lose the value
+    if _HANDLE.fullmatch(value):  # hiding twice must not lose the value
         return value
     handle = _PREFIX + fingerprint(value)
     _values[handle] = value
     return handle
 
 
-def reveal(value: str) -> str | None:
-    """Give the secret behind a handle.
+def reveal(handle: str) -> str | None:
+    """Give the secret behind a handle; ``None`` where another process made it.
 
-    Returns
-    -------
-    str or None
-        The secret; `value` itself where it is no handle; ``None`` for a handle that another
-        process made, whose secret did not travel with it.
+    A secret does not travel with its handle.
     """
-    if value in _values:
-        return _values[value]
-    foreign = value.startswith(_PREFIX) and len(value) == len(_PREFIX) + 24
-    return None if foreign else value
+    return _values.get(handle)

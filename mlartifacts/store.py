@@ -12,7 +12,7 @@ from mlartifacts.location import Location
 
 if TYPE_CHECKING:
     from mlartifacts.environment import Environment
-    from mlartifacts.filesystem import ArtifactFileSystem
+    from mlartifacts.promises import ArtifactFileSystem
     from mlartifacts.uri import ArtifactURI
 
 __all__ = ["Store", "merge", "no_root", "whole_root"]

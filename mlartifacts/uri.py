@@ -12,6 +12,9 @@ A path is literal: ``#``, ``?``, ``%41``, ``[1]`` and ``*`` are characters of a 
 object stores allow them in keys and MLflow writes them there. Only a ``file:`` URI is
 percent-decoded, as MLflow percent-encodes it. User and password are percent-decoded.
 
+``mlartifacts+s3://`` is ``s3://`` spelt so that other libraries do not take it for a URL that
+they open themselves (see :func:`mlartifacts.to_url`).
+
 Everything here is pure text: no environment, no filesystem, no network.
 """
 
@@ -24,7 +27,9 @@ from urllib.parse import quote, unquote
 from mlartifacts import secrets
 from mlartifacts.errors import InvalidConfig, InvalidURI
 
-__all__ = ["ArtifactURI", "parse", "redact"]
+__all__ = ["ALIAS", "ArtifactURI", "parse", "redact"]
+
+ALIAS = "mlartifacts+"
 
 # One letter and a colon is a Windows drive, so a scheme has at least two characters.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(.*)", re.DOTALL)
@@ -146,7 +151,7 @@ def parse(uri: str) -> ArtifactURI:
     match = _SCHEME.fullmatch(uri)
     if match is None:
         return ArtifactURI("", path=uri)
-    scheme, rest = match.group(1).lower(), match.group(2)
+    scheme, rest = match.group(1).lower().removeprefix(ALIAS), match.group(2)
     if rest.startswith("//"):
         authority, slash, tail = rest[2:].partition("/")
         path = slash + tail

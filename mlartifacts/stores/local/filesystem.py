@@ -12,9 +12,9 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import isfilelike, stringify_path
 
-from mlartifacts.filesystem import SyncArtifactFileSystem
+from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.local import STORE
-from mlartifacts.uri import parse
+from mlartifacts.uri import ALIAS, parse
 from mlartifacts.writing import WholeWrite, landing, temporary_beside
 
 __all__ = ["LocalArtifactFileSystem"]
@@ -32,7 +32,7 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             return [cls._strip_protocol(each) for each in path]
         path = stringify_path(path)
         # With one slash or three: fsspec hands every text without "://" to this class.
-        if path.startswith(("file:", "local:")):
+        if path.startswith(("file:", "local:", f"{ALIAS}file:")):
             path = STORE.path(parse(path))
         return cls._clean(path)
 

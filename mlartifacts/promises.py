@@ -37,7 +37,7 @@ from mlartifacts.errors import ArtifactError
 from mlartifacts.reading import checked
 from mlartifacts.secrets import fingerprint
 from mlartifacts.store import Store, merge
-from mlartifacts.uri import ArtifactURI, parse, redact
+from mlartifacts.uri import ALIAS, ArtifactURI, parse, redact
 from mlartifacts.writing import WholeText, WholeWrite, landing
 
 __all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSystem"]
@@ -480,7 +480,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
 
 def _has_scheme(cls: type[ArtifactFileSystem], path: str) -> bool:
     scheme, colon, _ = path.partition("://")
-    return bool(colon) and scheme.lower() in cls.store.schemes
+    return bool(colon) and scheme.lower().removeprefix(ALIAS) in cls.store.schemes
 
 
 def _both(upper: Any, lower: Any) -> Callable[[], None]:

@@ -1,0 +1,167 @@
+"""Local paths: which place a URI names, and writes that land by rename."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+
+import fsspec
+import pytest
+
+import mlartifacts
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidURI
+from mlartifacts.stores.local import STORE
+from mlartifacts.uri import parse
+
+CWD = os.getcwd()
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("/mnt/nfs/x", "/mnt/nfs/x"),
+        ("/mnt/nfs/x/", "/mnt/nfs/x"),
+        ("/mnt/a#b?c%41+[1]*", "/mnt/a#b?c%41+[1]*"),
+        ("file:/mnt/nfs", "/mnt/nfs"),
+        ("file:///mnt/my%20nfs", "/mnt/my nfs"),
+        ("file:///mnt/my nfs", "/mnt/my nfs"),
+        ("file:///a%2541", "/a%41"),
+        ("file://localhost/mnt", "/mnt"),
+        ("mlartifacts+file:///mnt", "/mnt"),
+        ("local:///mnt", "/mnt"),
+        ("mlruns/0", f"{CWD}/mlruns/0"),
+        ("./mlruns", f"{CWD}/mlruns"),
+        ("../mlruns", f"{os.path.dirname(CWD)}/mlruns"),
+        ("file:mlruns", f"{CWD}/mlruns"),
+        ("/", "/"),
+        ("file:///", "/"),
+        ("a:b/c", f"{CWD}/a:b/c"),
+    ],
+)
+def test_places(uri, path):
+    location = STORE.locate(parse(uri), Environment({}), {})
+    assert (location.path, dict(location.options)) == (path, {"auto_mkdir": True})
+
+
+def test_home():
+    assert mlartifacts.locate("~/mlruns").path == f"{os.environ['HOME']}/mlruns"
+
+
+def test_another_host_is_refused():
+    with pytest.raises(InvalidURI, match="fileserver.*three slashes"):
+        mlartifacts.locate("file://fileserver/share/x")
+
+
+@pytest.fixture
+def fs():
+    return mlartifacts.filesystem("file")
+
+
+def test_a_reader_never_sees_half(fs, tmp_path):
+    target = tmp_path / "x"
+    target.write_bytes(b"old" * 1000)
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(target.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(50):
+            with fs.open(str(target), "wb") as file:
+                for _ in range(20):
+                    file.write(b"new" * 50)
+                    file.flush()
+            fs.pipe_file(str(target), b"old" * 1000)
+    finally:
+        done.set()
+        reader.join()
+    assert seen <= {b"old" * 1000, b"new" * 1000}
+
+
+def test_a_link_stays_a_link(fs, tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with fs.open(str(tmp_path / "link"), "wb") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_permissions_are_kept_and_new_files_follow_the_umask(fs, tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"old")
+    kept.chmod(0o600)
+    fs.pipe_file(str(kept), b"new")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    before = os.umask(0o027)
+    try:
+        fs.pipe_file(str(tmp_path / "fresh"), b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "fresh").stat().st_mode) == 0o640
+
+
+def test_exclusive(fs, tmp_path):
+    path = str(tmp_path / "x")
+    with fs.open(path, "xb") as file:
+        file.write(b"first")
+    with pytest.raises(FileExistsError) as caught:
+        fs.open(path, "xb")
+    assert caught.value.filename == path
+    assert fs.cat_file(path) == b"first"
+
+
+def test_exclusive_loses_a_race_without_damage(fs, tmp_path):
+    path = str(tmp_path / "x")
+    mine = fs.open(path, "xb")
+    mine.write(b"mine")
+    (tmp_path / "x").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError):
+        mine.close()
+    assert (tmp_path / "x").read_bytes() == b"theirs"
+    assert sorted(os.listdir(tmp_path)) == ["home", "x"]
+
+
+def test_a_failed_append_keeps_the_old(fs, tmp_path):
+    path = str(tmp_path / "log")
+    fs.pipe_file(path, b"one\n")
+    with fs.open(path, "ab") as file:
+        file.write(b"two\n")
+    with pytest.raises(ZeroDivisionError), fs.open(path, "ab") as file:
+        file.write(b"three\n")
+        raise ZeroDivisionError
+    assert fs.cat_file(path) == b"one\ntwo\n"
+
+
+def test_a_transaction_publishes_at_its_end(fs, tmp_path):
+    paths = [str(tmp_path / name) for name in "ab"]
+    with fs.transaction:
+        for path in paths:
+            with fs.open(path, "wb") as file:
+                file.write(b"x")
+        assert not any(map(fs.exists, paths))
+    assert all(map(fs.exists, paths))
+
+
+def test_a_broken_transaction_leaves_nothing(fs, tmp_path):
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        with fs.open(str(tmp_path / "a"), "wb") as file:
+            file.write(b"x")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["home"]
+
+
+def test_urls_give_back_their_path(fs, tmp_path):
+    name = str(tmp_path / "a b#c?d%41")
+    fs.pipe_file(name, b"x")
+    mlartifacts.register()
+    try:
+        assert fsspec.open(fs.unstrip_protocol(name)).open().read() == b"x"
+        assert fsspec.open(f"file:{tmp_path}/a%20b#c?d%2541").open().read() == b"x"
+    finally:
+        mlartifacts.unregister()

@@ -1,0 +1,193 @@
+"""Which ways of ending a write publish it, and which leave what was there."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+
+import fsspec.core
+import pytest
+
+from mlartifacts.writing import WholeText, WholeWrite, landing
+
+OLD = b"old"
+
+
+class Shelf:
+    """Where a write lands: what a store would hold afterwards."""
+
+    def __init__(self):
+        self.content = OLD
+        self.ended = []
+
+    def open(self, path="x", mode="wb", fail_on=None):
+        raw = io.BytesIO()
+
+        class Driver(io.BytesIO):
+            def write(self, data):
+                if fail_on == "write":
+                    raise ConnectionResetError("gone")
+                return raw.write(data)
+
+        def commit():
+            if fail_on == "commit":
+                raise ConnectionResetError("gone")
+            self.content = raw.getvalue()
+            self.ended.append("commit")
+
+        def abandon():
+            self.ended.append("abandon")
+
+        return WholeWrite(Driver(), commit, abandon, contextlib.nullcontext)
+
+
+@pytest.fixture
+def shelf():
+    return Shelf()
+
+
+def test_close_publishes_once(shelf):
+    file = shelf.open()
+    file.write(b"new")
+    file.close()
+    file.close()
+    assert (shelf.content, shelf.ended) == (b"new", ["commit"])
+
+
+def test_a_block_that_ends_well_publishes(shelf):
+    with shelf.open() as file:
+        file.write(b"new")
+    assert shelf.content == b"new"
+
+
+def test_an_exception_in_the_block_keeps_the_old(shelf):
+    with pytest.raises(ZeroDivisionError), shelf.open() as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+
+
+def test_ctrl_c_in_the_block_keeps_the_old(shelf):
+    with pytest.raises(KeyboardInterrupt), shelf.open() as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert shelf.content == OLD
+
+
+def test_text_and_its_buffer_vanish_with_the_exception(shelf):
+    with pytest.raises(ZeroDivisionError), WholeText(shelf.open()) as file:
+        file.write("half")
+        raise ZeroDivisionError
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+
+
+def test_text_that_ends_well_is_published(shelf):
+    with WholeText(shelf.open(), encoding="utf8") as file:
+        file.write("é")
+    assert shelf.content == "é".encode()
+
+
+@pytest.mark.parametrize("mode", ["wb", "w"])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_fsspecs_open_file_keeps_the_old(shelf, mode, compression):
+    opened = fsspec.core.OpenFile(shelf, "x", mode, compression=compression)
+    with pytest.raises(ZeroDivisionError), opened as file:
+        file.write("half" if mode == "w" else b"half")
+        raise ZeroDivisionError
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+
+
+def test_an_exit_stack_keeps_the_old(shelf):
+    with pytest.raises(ZeroDivisionError), contextlib.ExitStack() as stack:
+        file = shelf.open()
+        stack.callback(file.close)
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert shelf.content == OLD
+
+
+def test_close_in_an_except_block_publishes(shelf):
+    file = shelf.open()
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        file.write(b"a note of what went wrong")
+        file.close()
+    assert shelf.content == b"a note of what went wrong"
+
+
+def test_a_whole_write_inside_an_except_block_publishes(shelf):
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        with shelf.open() as file:
+            file.write(b"new")
+    assert shelf.content == b"new"
+
+
+def test_an_exit_that_writes_because_of_an_exception_publishes(shelf):
+    class Reporter:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, error, traceback):
+            with shelf.open() as file:
+                file.write(b"report")
+
+    with pytest.raises(ZeroDivisionError), Reporter():
+        raise ZeroDivisionError
+    assert shelf.content == b"report"
+
+
+def test_garbage_is_not_published_and_warns(shelf):
+    file = shelf.open()
+    file.write(b"half")
+    with pytest.warns(ResourceWarning, match="not written"):
+        del file
+        gc.collect()
+    assert shelf.content == OLD
+
+
+def test_after_a_failed_write_close_publishes_nothing(shelf):
+    file = shelf.open(fail_on="write")
+    with pytest.raises(ConnectionResetError):
+        file.write(b"x")
+    with pytest.raises(ConnectionResetError):
+        file.close()
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+
+
+def test_a_failed_commit_is_abandoned(shelf):
+    file = shelf.open(fail_on="commit")
+    file.write(b"x")
+    with pytest.raises(ConnectionResetError):
+        file.close()
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+    assert file.closed
+
+
+def test_writing_to_a_closed_file_is_refused(shelf):
+    file = shelf.open()
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"x")
+
+
+def test_landing_renames_at_the_end(tmp_path):
+    target = tmp_path / "x"
+    target.write_bytes(OLD)
+    with landing(str(target)) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"new")
+        assert target.read_bytes() == OLD
+    assert target.read_bytes() == b"new"
+    assert {p.name for p in tmp_path.iterdir()} == {"x", "home"}
+
+
+def test_landing_leaves_nothing_after_an_exception(tmp_path):
+    with pytest.raises(ZeroDivisionError), landing(str(tmp_path / "x")) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(b"half")
+        raise ZeroDivisionError
+    assert {p.name for p in tmp_path.iterdir()} == {"home"}
