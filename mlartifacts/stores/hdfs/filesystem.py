@@ -1,0 +1,415 @@
+"""HDFS's filesystem: fsspec's operations over either of two drivers."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.util
+import os
+import posixpath
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from fsspec import AbstractFileSystem
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractBufferedFile
+from fsspec.utils import isfilelike, tokenize
+
+from mlartifacts.errors import InvalidConfig, MissingDriver
+from mlartifacts.promises import SyncArtifactFileSystem
+from mlartifacts.stores.hdfs import STORE, clean, libhdfs
+from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
+from mlartifacts.writing import WholeWrite, landing, temporary_beside
+
+__all__ = ["HDFSArtifactFileSystem", "HDFSFileSystem"]
+
+_DRIVERS = ("pyarrow", "hdfs-native")
+_SILENCE_SECONDS = 60.0
+_READ_AHEAD = 5 * 2**20
+_PIECE = 4 * 2**20
+# Each write to a driver costs a crossing into Java or into another thread.
+_WRITE_BUFFER = 2**20
+
+
+class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """HDFS in fsspec's terms.
+
+    Parameters
+    ----------
+    host : str
+        ``hdfs://host``, ``viewfs://name``, or ``default`` for ``fs.defaultFS``.
+    port : int
+        0 for Hadoop's own.
+    user : str, optional
+        The user, or with Kerberos the principal.
+    kerb_ticket : str, optional
+        A Kerberos ticket cache.
+    extra_conf : mapping, optional
+        Settings of Hadoop, over those of its site files.
+    replication : int, optional
+        Copies of each block that is written; the cluster's ``dfs.replication`` unless given.
+    driver : {"pyarrow", "hdfs-native"}, optional
+        pyarrow, unless it cannot be used here and hdfs-native is installed.
+    timeout : float or None
+        Seconds after which a server that does not answer counts as hanging.
+    """
+
+    root_marker = "/"
+    cachable = True
+
+    def __init__(
+        self,
+        host: str = "default",
+        port: int = 0,
+        user: str | None = None,
+        kerb_ticket: str | None = None,
+        extra_conf: Mapping[str, str] | None = None,
+        replication: int | None = None,
+        driver: Literal["pyarrow", "hdfs-native"] | None = None,
+        timeout: float | None = _SILENCE_SECONDS,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if "://" not in host and host != "default":
+            host = f"hdfs://{host}"
+        self.cluster = Cluster(
+            host, port, user, kerb_ticket, dict(extra_conf or {}), replication, timeout
+        )
+        self.driver: Driver = _make_driver(driver, self.cluster)
+
+    @property
+    def fsid(self) -> str:
+        """The cluster; equal for equal files."""
+        return "hdfs_" + str(tokenize(self.cluster.authority))
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        found = self.driver.find(path)
+        if found is None:
+            raise failure(errno.ENOENT, path)
+        return found.as_info()
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        entries = self.driver.list(path)
+        infos = [self.info(path)] if entries is None else [each.as_info() for each in entries]
+        infos.sort(key=lambda info: str(info["name"]))
+        return infos if detail else [info["name"] for info in infos]
+
+    def modified(self, path: str) -> datetime:
+        when: datetime = self.info(path)["mtime"]
+        return when
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        path = self._strip_protocol(path)
+        reader = self._reader(path)
+        try:
+            if start is not None and end is not None and 0 <= start <= end:
+                data = reader.read_at(start, end - start)
+                if len(data) == end - start:
+                    return data  # without having asked for the size
+            first, last, _ = slice(start, end).indices(reader.size)
+            data = reader.read_at(first, last - first) if last > first else b""
+            if len(data) != max(last - first, 0):
+                reason = f"short read: {len(data)} bytes for {first}-{last}"
+                raise failure(errno.EIO, path, reason)
+            return data
+        finally:
+            reader.close()
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any,
+        callback: Any = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        rpath = self._strip_protocol(rpath)
+        given = outfile if outfile is not None else lpath if isfilelike(lpath) else None
+        if given is not None:
+            self._copy_out(rpath, given, callback)
+        elif self.isdir(rpath):
+            os.makedirs(lpath, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+            with landing(lpath) as temporary, open(temporary, "wb") as file:
+                self._copy_out(rpath, file, callback)
+
+    def _copy_out(self, path: str, file: Any, callback: Any = DEFAULT_CALLBACK) -> None:
+        reader = self._reader(path)
+        try:
+            size = reader.size
+            callback.set_size(size)
+            for start in range(0, size, _PIECE):
+                end = min(start + _PIECE, size)
+                data = reader.read_at(start, end - start)
+                if len(data) != end - start:
+                    raise failure(errno.EIO, path, f"short read: {len(data)} for {start}-{end}")
+                file.write(data)
+                callback.relative_update(len(data))
+        finally:
+            reader.close()
+
+    def _reader(self, path: str) -> Reader:
+        try:
+            return self.driver.open(path)
+        except FileNotFoundError as error:  # what HDFS says of a directory, too
+            found = self.driver.find(path)
+            if found is not None and found.is_dir:
+                raise failure(errno.EISDIR, path) from error
+            raise
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        cache_type: str = "adaptive",
+        **kwargs: Any,
+    ) -> AbstractBufferedFile:
+        if mode != "rb":
+            raise ValueError(f"HDFS files cannot be opened with mode {mode!r}.")
+        found = self.driver.find(path)
+        if found is None:
+            raise failure(errno.ENOENT, path)
+        if found.is_dir:
+            raise failure(errno.EISDIR, path)
+        return _ReadFile(
+            self,
+            path,
+            mode,
+            block_size or _READ_AHEAD,
+            cache_type=cache_type,
+            cache_options=cache_options,
+            size=found.size,
+        )
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        path = self._strip_protocol(path)
+        found = self.driver.peek(path)
+        if found is not None and not (exist_ok and found.is_dir):
+            raise failure(errno.EEXIST, path)
+        if found is None:
+            self.driver.mkdir(path)
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        if not create_parents and not self.isdir(self._parent(path)):
+            raise failure(errno.ENOENT, path)
+        self.makedirs(path)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if self.isdir(source):
+            self.makedirs(target, exist_ok=True)
+            return
+        with self.open(target, "wb") as file:
+            self._copy_out(source, file)
+
+    def mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(path1, str) or not isinstance(path2, str):
+            super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
+            return
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        moved = self.driver.find(source)
+        if moved is None:
+            raise failure(errno.ENOENT, source)
+        there = self.driver.peek(target)
+        if (there is not None and there.is_dir) or path2.endswith("/"):
+            target = posixpath.join(target, posixpath.basename(source))
+            there = self.driver.peek(target)
+        if target == source:
+            return
+        if target.startswith(f"{source}/"):
+            raise failure(errno.EINVAL, source, f"a directory cannot move into itself ({target})")
+        if there is not None and (there.is_dir or moved.is_dir):
+            raise failure(errno.EISDIR if there.is_dir else errno.ENOTDIR, target)
+        self.driver.mkdir(self._parent(target))
+        self.driver.rename(source, target)
+
+    def rm_file(self, path: str) -> None:
+        self._remove(self._strip_protocol(path), recursive=False)
+
+    def rmdir(self, path: str) -> None:
+        path = self._strip_protocol(path)
+        if not self.info(path)["type"] == "directory":
+            raise failure(errno.ENOTDIR, path)
+        self.driver.rmdir(path)
+
+    def rm(
+        self, path: str | Iterable[str], recursive: bool = False, maxdepth: int | None = None
+    ) -> None:
+        """Delete files, or whole trees in one request each; a pattern is never expanded."""
+        if maxdepth is not None:
+            super().rm(path, recursive=recursive, maxdepth=maxdepth)
+            return
+        for each in [path] if isinstance(path, str) else list(path):
+            self._remove(self._strip_protocol(each), recursive)
+
+    def _remove(self, path: str, recursive: bool) -> None:
+        found = self.driver.find(path)
+        if found is None:
+            raise failure(errno.ENOENT, path)
+        if not found.is_dir:
+            self.driver.remove(path)
+        elif path == "/":
+            raise failure(errno.EPERM, path, "HDFS does not delete its root")
+        elif recursive:
+            self.driver.rmtree(path)
+        else:
+            raise failure(errno.EISDIR, path)
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        return self.driver.explain(error, path)
+
+
+class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: ignore[misc]
+    """HDFS under this package's promises.
+
+    A write goes to a temporary name beside its target and is renamed over it at the end. With
+    hdfs-native that is one atomic step. With pyarrow, which cannot ask for it, a file that is
+    replaced is away for some milliseconds; it is never half one thing and half another.
+    """
+
+    store = STORE
+    protocol = STORE.schemes
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return clean(path)
+
+    def _open_whole(
+        self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
+    ) -> WholeWrite:
+        there = self.driver.peek(path)
+        if there is not None and there.is_dir:
+            raise failure(errno.EISDIR, path)
+        if there is not None and "x" in mode:
+            raise failure(errno.EEXIST, path)
+        upload = _Upload(self.driver, path, "x" in mode, autocommit)
+        if there is not None and "a" in mode:
+            # Appending in place could not be taken back if it broke off.
+            try:
+                self._copy_out(path, upload)
+            except BaseException:
+                upload.discard()
+                raise
+        explaining = functools.partial(self._explaining, path)
+        return WholeWrite(upload, upload.close, upload.discard, explaining)
+
+
+class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
+    """A file being read, opened at its first read and kept open."""
+
+    _reader: Reader | None = None
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        if self._reader is None:
+            self._reader = self.fs.driver.open(self.path)
+        return self._reader.read_at(start, end - start)
+
+    def close(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+        super().close()
+
+
+class _Upload:
+    """A file under a temporary name, renamed when it is complete."""
+
+    def __init__(self, driver: Driver, target: str, exclusive: bool, autocommit: bool) -> None:
+        self._driver = driver
+        self._target = target
+        self._exclusive = exclusive
+        self._autocommit = autocommit
+        self._temporary = temporary_beside(target)
+        self._writer = driver.create(self._temporary)
+        self._ended = False
+        self._buffer = bytearray()
+        self._written = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._written += len(view)
+        if len(self._buffer) + len(view) <= _WRITE_BUFFER:
+            self._buffer += view
+        else:
+            self.flush()
+            self._writer.write(view)
+        return len(view)
+
+    def flush(self) -> None:
+        if self._buffer:
+            full, self._buffer = self._buffer, bytearray()
+            self._writer.write(full)
+
+    def tell(self) -> int:
+        return self._written
+
+    def close(self) -> None:
+        """Complete the file, and unless a transaction holds it back, give it its name."""
+        self.flush()
+        self._ended = True
+        self._writer.close()
+        if self._autocommit:
+            self.commit()
+
+    def commit(self) -> None:
+        """Give the complete file its name."""
+        if self._exclusive:
+            self._driver.rename_new(self._temporary, self._target)
+        else:
+            self._driver.rename(self._temporary, self._target)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        try:
+            if not self._ended:
+                self._ended = True
+                self._writer.close()
+        finally:
+            self._driver.remove(self._temporary)
+
+
+def _make_driver(name: str | None, cluster: Cluster) -> Driver:
+    """The driver that was asked for, or the first that can work here.
+
+    Raises
+    ------
+    InvalidConfig
+        The name is no driver's, or what libhdfs needs is not there.
+    MissingDriver
+        hdfs-native was asked for and is not installed.
+    """
+    if name not in (None, *_DRIVERS):
+        raise InvalidConfig(f"driver={name!r}: HDFS has the drivers {', '.join(_DRIVERS)}.")
+    installed = importlib.util.find_spec("hdfs_native") is not None
+    if name == "hdfs-native" and not installed:
+        raise MissingDriver("hdfs-native", "hdfs_native")
+    problems = [] if name == "hdfs-native" else libhdfs.missing()
+    if name == "hdfs-native" or (name is None and problems and installed):
+        from mlartifacts.stores.hdfs.native import NativeDriver
+
+        return NativeDriver(cluster)
+    if problems:
+        other = "" if installed else ". Or, without Java: pip install 'mlartifacts[hdfs-native]'"
+        raise InvalidConfig(f"pyarrow cannot reach HDFS here: {'; '.join(problems)}{other}.")
+    return libhdfs.LibhdfsDriver(cluster)
