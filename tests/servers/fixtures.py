@@ -15,6 +15,7 @@ import pytest
 from tests.servers import asyncssh_server as asyncssh_module
 from tests.servers import azurite as azurite_module
 from tests.servers import gcs, moto, silent
+from tests.servers import hdfs as hdfs_module
 from tests.servers import mlflow_server as mlflow_server_module
 from tests.servers import pyftpd as pyftpd_module
 from tests.servers import sshd as sshd_module
@@ -135,3 +136,19 @@ def hanging_server() -> Iterator[silent.Hanging]:
 def refused_port() -> Iterator[int]:
     with silent.refusing() as port:
         yield port
+
+
+@pytest.fixture(scope="session")
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hdfs_module.Hdfs]:
+    """HDFS, with libhdfs loaded into this process for it."""
+    with started(hdfs_module.serve(tmp_path_factory.mktemp("hdfs")), "hdfs") as server:
+        hdfs_module.load_libhdfs(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hdfs_kerberos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hdfs_module.Hdfs]:
+    """HDFS behind Kerberos: only for child processes, see :mod:`tests.servers.hdfs`."""
+    directory = tmp_path_factory.mktemp("hdfs_kerberos")
+    with started(hdfs_module.serve(directory, with_kerberos=True), "hdfs kerberos") as server:
+        yield server

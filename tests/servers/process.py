@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def wait_until(check: Callable[[], object], what: str, timeout: float = 30) -> N
                 return
         except OSError as exc:
             last = exc
+            if isinstance(exc, urllib.error.HTTPError):
+                exc.close()
         time.sleep(0.02)
     raise ServerUnavailable(f"{what}: not ready after {timeout:g} s ({last or 'no answer'})")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ftplib
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from tests.servers.asyncssh_server import AsyncsshServer
 from tests.servers.azurite import Azurite
 from tests.servers.gcs import GcsEmulator
+from tests.servers.hdfs import Hdfs
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
 from tests.servers.pyftpd import Ftp
@@ -228,3 +232,68 @@ def test_hanging(hanging_server: Hanging) -> None:
 def test_refusing(refused_port: int) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", refused_port))
+
+
+def test_hdfs(hdfs: Hdfs) -> None:
+    """libhdfs is loaded by the fixture: the test's own environment has no class path."""
+    from fsspec.implementations.arrow import HadoopFileSystem
+
+    assert "CLASSPATH" not in os.environ
+    fs = HadoopFileSystem(hdfs.host, hdfs.port, replication=1)
+    root = hdfs.new_root().removeprefix(hdfs.url)
+    fs.makedirs(f"{root}/folder")
+    exercise(fs, root)
+
+
+def test_hdfs_without_a_jvm(hdfs: Hdfs) -> None:
+    from hdfs_native.fsspec import HdfsFileSystem
+
+    fs = HdfsFileSystem(hdfs.host, hdfs.port)
+    root = hdfs.new_root().removeprefix(hdfs.url)
+    fs.makedirs(f"{root}/folder")
+    exercise(fs, root)
+    fs.makedirs(root, exist_ok=True)
+    assert fs.info(root)["owner"] == hdfs.user
+
+
+#: Writes with each driver as alice and reads with the other; the superuser makes her directory.
+KERBEROS = """
+import os, sys
+from fsspec.implementations.arrow import HadoopFileSystem
+from hdfs_native import Client
+from hdfs_native.fsspec import HdfsFileSystem
+
+host, port, superuser, alice = sys.argv[1:]
+os.environ["KRB5CCNAME"] = superuser
+client = Client(f"hdfs://{host}:{port}")
+client.mkdirs("/open", 0o777, True)
+client.set_permission("/open", 0o777)
+os.environ["KRB5CCNAME"] = alice
+arrow = HadoopFileSystem(host, int(port), replication=1, kerb_ticket=alice)
+native = HdfsFileSystem(host, int(port))
+for writer, reader in ((arrow, native), (native, arrow)):
+    name = f"/open/{type(writer).__name__}"
+    with writer.open(name, "wb") as file:
+        file.write(b"content")
+    assert reader.cat_file(name) == b"content"
+    assert native.info(name)["owner"] == "alice", native.info(name)
+"""
+
+
+def test_hdfs_with_kerberos(hdfs_kerberos: Hdfs) -> None:
+    server, realm = hdfs_kerberos, hdfs_kerberos.realm
+    assert realm is not None
+    arguments = [
+        server.host,
+        str(server.port),
+        str(realm.ticket("hdfs")),
+        str(realm.ticket("alice")),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", KERBEROS, *arguments],
+        env=os.environ | server.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,86 @@
+#!/bin/bash
+# Installs what the real servers of the tests need, on Debian or one of its children.
+#
+#   bash tests/servers/install.sh                 everything
+#   bash tests/servers/install.sh sshd hdfs ...   only these: azurite sshd vsftpd hdfs kerberos
+#
+# Servers that are Python packages (moto, gcs, asyncssh, pyftpd, mlflow) come with
+# `pip install -e .[test]`. Quick when all is there; run by root or by somebody with sudo.
+# What no package manager installs goes to $MLARTIFACTS_TEST_CACHE (~/.cache/mlartifacts-tests).
+# $PYTHON is the Python whose pip fetches (default: .venv's, else python3).
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CACHE=${MLARTIFACTS_TEST_CACHE:-$HOME/.cache/mlartifacts-tests}
+mkdir -p "$CACHE"
+
+say() { printf 'servers: %s\n' "$*"; }
+
+have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" > /dev/null; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# apt_install PACKAGE...: with the package lists refreshed once, and only if that is needed.
+apt_install() {
+  have apt-get || { say "no apt-get here: please install $*"; return 1; }
+  say "apt-get install $*"
+  local options=(-y -q --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+  # Services must not start: each test starts its own server.
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install "${options[@]}" "$@" \
+    > "$CACHE/apt.log" 2>&1 && return
+  as_root apt-get update -q >> "$CACHE/apt.log" 2>&1 || true
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install "${options[@]}" "$@" \
+    >> "$CACHE/apt.log" 2>&1 || { tail -20 "$CACHE/apt.log"; return 1; }
+}
+
+install_sshd() {
+  have sshd && have ssh-keygen || apt_install openssh-server openssh-client
+}
+
+install_vsftpd() {
+  have vsftpd || apt_install vsftpd
+}
+
+AZURITE=3.35.0
+
+install_azurite() {
+  # The marker names the version: a package that is there is not asked for at the registry.
+  [ -e "$CACHE/azurite/installed-$AZURITE" ] && have node && return
+  # Debian's npm pulls in hundreds of packages: only where there is none.
+  have node && have npm || apt_install nodejs npm
+  say "npm install azurite@$AZURITE"
+  mkdir -p "$CACHE/azurite"
+  npm install --prefix "$CACHE/azurite" --no-audit --no-fund --loglevel=error \
+    "azurite@$AZURITE" > "$CACHE/npm.log" 2>&1 || { tail -20 "$CACHE/npm.log"; return 1; }
+  touch "$CACHE/azurite/installed-$AZURITE"
+}
+
+install_hdfs() {
+  local missing=()
+  have javac || missing+=(openjdk-17-jdk-headless)
+  have gcc || missing+=(gcc libc6-dev)
+  have unzip || missing+=(unzip)
+  [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+  bash "$HERE/hdfs_build.sh" "$CACHE/hdfs"
+}
+
+install_kerberos() {
+  bash "$HERE/kerberos_unpack.sh" "$CACHE/kerberos"
+}
+
+# One at a time: apt, npm and the HDFS build do not like company.
+exec 9> "$CACHE/install.lock"
+flock 9
+
+[ $# -gt 0 ] || set -- sshd vsftpd azurite hdfs kerberos
+for server in "$@"; do
+  case $server in
+    sshd | vsftpd | azurite | hdfs | kerberos) "install_$server" ;;
+    moto | gcs | asyncssh | pyftpd | mlflow)
+      say "$server is a Python package: pip install -e '.[test]'" ;;
+    *) say "unknown server: $server"; exit 2 ;;
+  esac
+done
+say "ready: $*"
