@@ -173,7 +173,9 @@ def open_files(
     from fsspec.core import OpenFile, OpenFiles, get_compression
 
     if not isinstance(uris, str | os.PathLike):
-        return OpenFiles([open(uri, mode, **options) for uri in uris], mode=mode)
+        files = [open(uri, mode, **options) for uri in uris]
+        # Each file opens through its own filesystem; fsspec only asks whether there is one.
+        return OpenFiles(files, mode=mode, fs=files[0].fs if files else None)
     opening = {
         name: options.pop(name)
         for name in ("compression", "encoding", "errors", "newline")

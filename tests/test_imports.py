@@ -12,9 +12,7 @@ DRIVERS = {"s3fs", "botocore", "gcsfs", "adlfs", "azure", "sshfs", "asyncssh", "
 
 def modules_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
@@ -25,9 +23,10 @@ def test_the_package_imports_one_module_more_than_fsspec_does():
 
 
 def test_locating_imports_no_driver():
-    uris = ["s3://b/k", "gs://b/k", "sftp://h/k", "ftp://h/k", "hdfs://h/k", "/tmp/x"] + [
-        "wasbs://c@a.blob.core.windows.net/k", "https://h/k"
-    ]  # fmt: skip
+    uris = [
+        *("s3://b/k", "gs://b/k", "sftp://h/k", "ftp://h/k", "hdfs://h/k", "/tmp/x"),
+        *("wasbs://c@acct.blob.core.windows.net/k", "https://h/k"),
+    ]
     statement = f"import mlartifacts; [mlartifacts.locate(uri) for uri in {uris!r}]"
     loaded = {name.split(".")[0] for name in modules_after(statement)}
     assert loaded & DRIVERS == set()

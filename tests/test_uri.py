@@ -121,7 +121,9 @@ def test_a_handle_of_another_process_says_what_to_do():
 
 
 def test_redact_leaves_what_is_no_password():
-    assert redact("see ftp://u:secret@h/x and s3://b/a:b@c") == "see ftp://u:***@h/x and s3://b/a:b@c"
+    assert (
+        redact("see ftp://u:secret@h/x and s3://b/a:b@c") == "see ftp://u:***@h/x and s3://b/a:b@c"
+    )
 
 
 def test_the_root_has_no_path():

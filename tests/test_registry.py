@@ -1,0 +1,92 @@
+"""Which store serves which scheme, and what fsspec is told."""
+
+from __future__ import annotations
+
+import configparser
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import fsspec
+import fsspec.registry
+import pytest
+
+import mlartifacts
+from mlartifacts.registry import store_of
+from mlartifacts.store import Store
+
+ROOT = Path(__file__).parent.parent
+PLAIN = {"http", "https", "wasb", "wasbs"}
+
+
+@pytest.fixture
+def registered():
+    mlartifacts.register()
+    yield
+    mlartifacts.unregister()
+
+
+@pytest.mark.parametrize("scheme", mlartifacts.schemes())
+def test_every_scheme_has_a_store_that_knows_it(scheme):
+    store = store_of(scheme)
+    assert isinstance(store, Store)
+    assert scheme in store.schemes
+    assert store.filesystem_class().store is store
+
+
+def test_every_scheme_of_a_store_is_in_the_table():
+    served = {scheme for name in mlartifacts.schemes() for scheme in store_of(name).schemes}
+    assert served - {""} == set(mlartifacts.schemes())
+
+
+def test_unknown_schemes_list_the_known():
+    with pytest.raises(mlartifacts.UnknownScheme, match="'s4'.*gs.*s3"):
+        mlartifacts.locate("s4://bucket/key")
+
+
+def test_entry_points_name_the_class_of_each_scheme():
+    """setup.cfg must name classes, so it repeats the table: this holds the two together."""
+    named = {
+        point.name: point.value
+        for point in entry_points(group="fsspec.specs")
+        if point.dist is not None and point.dist.name == "mlartifacts"
+    }
+    expected = {
+        f"mlartifacts+{scheme}": store_of(scheme).filesystem
+        for scheme in mlartifacts.schemes()
+        if scheme not in PLAIN
+    } | {scheme: store_of(scheme).filesystem for scheme in ("wasb", "wasbs", "viewfs")}
+    assert named == expected
+
+
+def test_every_extra_that_a_store_names_installs_its_driver():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    for scheme in mlartifacts.schemes():
+        store = store_of(scheme)
+        if store.extra:
+            assert store.package in extras[store.extra]
+            assert store.extra in extras["all"]
+    assert setup["options"]["install_requires"].strip() == "fsspec>=2026.9"
+
+
+def test_unregistered_schemes_keep_their_meaning():
+    assert fsspec.get_filesystem_class("file").__module__ == "fsspec.implementations.local"
+    assert fsspec.get_filesystem_class("s3").__module__ == "s3fs.core"
+
+
+def test_register_and_unregister(registered):
+    mlartifacts.register()  # a second time changes nothing
+    for scheme in mlartifacts.schemes():
+        assert fsspec.get_filesystem_class(scheme) is store_of(scheme).filesystem_class()
+    mlartifacts.unregister()
+    assert fsspec.get_filesystem_class("file").__module__ == "fsspec.implementations.local"
+    assert fsspec.get_filesystem_class("s3").__module__ == "s3fs.core"
+    with pytest.raises(ValueError, match="r2"):
+        fsspec.get_filesystem_class("r2")
+
+
+def test_unregister_alone_does_nothing():
+    before = dict(fsspec.registry.known_implementations)
+    mlartifacts.unregister()
+    assert fsspec.registry.known_implementations == before
