@@ -20,7 +20,7 @@ from mlartifacts.errors import InvalidConfig, MissingDriver
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
-from mlartifacts.writing import WholeWrite, landing, temporary_beside
+from mlartifacts.writing import WholeWrite, temporary_beside
 
 __all__ = ["HDFSArtifactFileSystem", "HDFSFileSystem"]
 
@@ -138,7 +138,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
             os.makedirs(lpath, exist_ok=True)
         else:
             os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
-            with landing(lpath) as temporary, open(temporary, "wb") as file:
+            with open(lpath, "wb") as file:
                 self._copy_out(rpath, file, callback)
 
     def _copy_out(self, path: str, file: Any, callback: Any = DEFAULT_CALLBACK) -> None:
