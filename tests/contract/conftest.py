@@ -16,6 +16,7 @@ from tests.contract.stores import HARBOURS, Harbour
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "writes: not for stores that are read only")
     config.addinivalue_line("markers", "remote: not for stores without a server")
+    config.addinivalue_line("markers", "over_http: for stores that are asked over HTTP")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,7 +26,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = [
         pytest.param(harbour, id=harbour.name, marks=pytest.mark.xdist_group(harbour.name))
         for harbour in HARBOURS
-        if (harbour.writable or "writes" not in marks) and (harbour.remote or "remote" not in marks)
+        if (harbour.writable or "writes" not in marks)
+        and (harbour.remote or "remote" not in marks)
+        and (harbour.over_http or "over_http" not in marks)
     ]
     metafunc.parametrize("harbour", chosen, indirect=True)
 

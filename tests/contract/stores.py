@@ -53,6 +53,8 @@ class Harbour:
     scheme: ClassVar[str]
     #: Whether it has a server at all.
     remote: ClassVar[bool] = True
+    #: Whether it is asked over HTTP.
+    over_http: ClassVar[bool] = False
     #: Whether it can be written to.
     writable: ClassVar[bool] = True
     #: Whether a directory can be empty: elsewhere it is there as long as a file is in it.
@@ -160,6 +162,7 @@ class S3(Harbour):
     scheme = "s3"
     directories = False
     secrets = ("testing-secret",)
+    over_http = True
 
     @property
     def _bucket(self) -> str:
@@ -191,6 +194,7 @@ class Azure(Harbour):
     """Azure Blob Storage on azurite."""
 
     fixture = "azurite"
+    over_http = True
     directories = False
 
     @property
@@ -258,6 +262,7 @@ class Gcs(Harbour):
 
     name = "gcs"
     fixture = "gcs_emulator"
+    over_http = True
     scheme = "gs"
     directories = False
 
@@ -403,6 +408,7 @@ class Http(Folder):
 
     name = "http"
     fixture = "static_http"
+    over_http = True
     scheme = "http"
     writable = False
 
