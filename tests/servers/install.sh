@@ -2,7 +2,8 @@
 # Installs what the real servers of the tests need, on Debian or one of its children.
 #
 #   bash tests/servers/install.sh                 everything
-#   bash tests/servers/install.sh sshd hdfs ...   only these: azurite sshd vsftpd hdfs kerberos
+#   bash tests/servers/install.sh sshd hdfs ...   only these: azurite sshd vsftpd hdfs kerberos,
+#                                                 and ceph, which the benchmarks alone use
 #
 # Servers that are Python packages (moto, gcs, asyncssh, pyftpd, mlflow) come with
 # `pip install -e .[test]`. Quick when all is there; run by root or by somebody with sudo.
@@ -66,6 +67,11 @@ install_hdfs() {
   bash "$HERE/hdfs_build.sh" "$CACHE/hdfs"
 }
 
+install_ceph() {
+  have radosgw && have ceph-mon && have ceph-osd ||
+    apt_install radosgw ceph-mon ceph-osd ceph-common
+}
+
 install_kerberos() {
   bash "$HERE/kerberos_unpack.sh" "$CACHE/kerberos"
 }
@@ -77,7 +83,7 @@ flock 9
 [ $# -gt 0 ] || set -- sshd vsftpd azurite hdfs kerberos
 for server in "$@"; do
   case $server in
-    sshd | vsftpd | azurite | hdfs | kerberos) "install_$server" ;;
+    sshd | vsftpd | azurite | hdfs | kerberos | ceph) "install_$server" ;;
     moto | gcs | asyncssh | pyftpd | mlflow)
       say "$server is a Python package: pip install -e '.[test]'" ;;
     *) say "unknown server: $server"; exit 2 ;;
