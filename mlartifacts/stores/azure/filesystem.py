@@ -1,0 +1,583 @@
+"""adlfs, with the login that MLflow documents and with its faults mended.
+
+adlfs replaces most of fsspec's generic methods by its own, which expand patterns, hide
+errors, list siblings and forget ``maxdepth``. :class:`_Driver` puts the generic ones back and
+keeps the calls to Azure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from adlfs.spec import AzureBlobFile, AzureBlobFileSystem, make_callback
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceRequestTimeoutError,
+    ServiceResponseError,
+    ServiceResponseTimeoutError,
+)
+from azure.storage.blob import BlobBlock
+from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem, _run_coros_in_chunks, sync_wrapper
+
+from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.reading import AdaptiveCache
+from mlartifacts.stores.azure import CREDENTIALS, STORE, agree, alone
+
+__all__ = ["AzureArtifactFileSystem"]
+
+_CONNECTING = 20  # seconds; Azure's own default
+
+_LOGIN = (
+    "set AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY to those of the account"
+    " (they are tried in this order), or log in so that DefaultAzureCredential finds you"
+)
+
+
+class _Retry(ExponentialRetry):  # type: ignore[misc]
+    """Azure's retries, but none after a timeout, and soon after a broken connection.
+
+    A caller who allows n seconds must not wait four times as long for the error, nor a minute
+    to hear that nobody listens.
+    """
+
+    def increment(
+        self, settings: Any, request: Any, response: Any = None, error: Any = None
+    ) -> bool:
+        if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
+            return False
+        again: bool = super().increment(settings, request, response=response, error=error)
+        return again
+
+    def get_backoff_time(self, settings: Any) -> float:
+        history = settings["history"]
+        if history and history[-1].error is not None:
+            return 0.25 * float(2 ** settings["count"])
+        return float(super().get_backoff_time(settings))
+
+
+class _File(AzureBlobFile):  # type: ignore[misc]
+    """A blob, open; what is written is staged in blocks and published by one commit."""
+
+    def __init__(self, fs: Any, path: str, *, details: Any = None, **kwargs: Any) -> None:
+        if details is not None:
+            self.details = details  # where it is there, the driver does not ask again
+        super().__init__(fs, path, **kwargs)
+
+    def _get_loop(self) -> Any:
+        # The driver would also make it the calling thread's loop.
+        return self.fs.loop
+
+    async def _async_initiate_upload(self, **kwargs: Any) -> None:
+        self._block_list: list[str] = []
+
+    _initiate_upload = sync_wrapper(_async_initiate_upload)
+
+    async def _async_upload_chunk(self, final: bool = False, **kwargs: Any) -> None:
+        data = self.buffer.getvalue()
+        semaphore = asyncio.Semaphore(self.fs.max_concurrency or 1)
+        self._block_list += await asyncio.gather(
+            *(
+                self._stage_block(data, start, end, self._get_block_id(), semaphore)
+                for start, end in self._get_chunks(data)
+            )
+        )
+        if final and self.autocommit:
+            await self._publish()
+
+    _upload_chunk = sync_wrapper(_async_upload_chunk)
+
+    async def _publish(self) -> None:
+        absent = {"match_condition": MatchConditions.IfMissing} if self.mode == "xb" else {}
+        async with self.container_client.get_blob_client(blob=self.blob) as client:
+            response = await client.commit_block_list(
+                [BlobBlock(block) for block in self._block_list],
+                metadata=self.metadata,
+                content_settings=self._content_settings,
+                **absent,
+            )
+        if self.fs.version_aware:
+            self.version_id = response.get("version_id")
+
+    commit = sync_wrapper(_publish)
+
+    def discard(self) -> None:
+        """Leave the staged blocks: Azure has no call that drops them, and does so in a week."""
+
+    def close(self) -> None:
+        # The driver's own also schedules, and does not await, the end of a client that holds
+        # no connection.
+        super(AzureBlobFile, self).close()
+
+
+class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
+    """adlfs with the caller's credentials and no others, and with fsspec's generic methods."""
+
+    _cat = AsyncFileSystem._cat
+    _expand_path = AsyncFileSystem._expand_path
+    _size = AsyncFileSystem._size
+    _walk = AsyncFileSystem._walk
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("use_listings_cache", False)  # others write, too
+        options.setdefault("default_cache_type", AdaptiveCache.name)
+        self._given = {name: options.get(name) for name in CREDENTIALS}
+        super().__init__(*args, **options)
+
+    # ---- Logging in ----------------------------------------------------------------------
+
+    def _get_default_azure_credential(self, **kwargs: Any) -> tuple[None, None]:
+        return None, None  # do_connect makes the one that is needed
+
+    _get_credential_from_service_principal = _get_default_azure_credential
+
+    def do_connect(self) -> None:
+        """Make the client.
+
+        Raises
+        ------
+        InvalidConfig
+            No account is named.
+        MissingDriver
+            ``DefaultAzureCredential`` is asked for and its package is not installed.
+        """
+        # The driver has filled in what the caller left out from the environment, where
+        # it may name somebody else.
+        self.__dict__.update(self._given, sync_credential=None)
+        settings = {
+            "connection_timeout": self._timeout_kwargs.get("connection_timeout", _CONNECTING),
+            "read_timeout": self._timeout_kwargs.get(
+                "read_timeout", self._timeout_kwargs.get("timeout")
+            ),
+            "retry_policy": _Retry(),
+            "user_agent": "mlartifacts",
+        }
+        if self._timeout_kwargs.get("timeout") is not None:
+            settings["connection_timeout"] = min(
+                settings["connection_timeout"], self._timeout_kwargs["timeout"]
+            )
+        if self.connection_string:
+            self.service_client = BlobServiceClient.from_connection_string(
+                self.connection_string, **settings
+            )
+            return
+        if not self.account_name:
+            raise InvalidConfig(
+                "No storage account is named: name it in the URI"
+                " (wasbs://<container>@<account>.blob.core.windows.net/<path>), set"
+                " AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING, or pass"
+                " account_name=."
+            )
+        host = getattr(self, "account_host", f"{self.account_name}.blob.core.windows.net")
+        self.account_url = f"https://{host}"
+        url = self.account_url
+        credential = self._given["credential"] or self.account_key or None
+        if credential is None and self.sas_token:
+            url += f"?{self.sas_token.removeprefix('?')}"
+        elif credential is None and not self.anon:
+            # The driver closes what stands here.
+            self.credential = credential = self._found_credential()
+        self.service_client = BlobServiceClient(
+            url,
+            credential=credential,
+            _location_mode=self.location_mode,
+            **settings,
+        )
+
+    def _found_credential(self) -> Any:
+        try:
+            from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential
+        except ModuleNotFoundError as error:
+            raise MissingDriver("azure", "azure-identity") from error
+        if self.client_id:
+            return ClientSecretCredential(self.tenant_id, self.client_id, self.client_secret)
+        return DefaultAzureCredential()
+
+    # ---- Names ---------------------------------------------------------------------------
+
+    def split_path(
+        self, path: str, delimiter: str = "/", return_container: bool = False, **kwargs: Any
+    ) -> tuple[str, str, str | None]:
+        container, _, key = self._strip_protocol(path).partition("/")
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            # The way to the server would shorten them to another blob's name.
+            raise InvalidURI(f"The path {path!r} has a step '.' or '..': Azure has no such names.")
+        version = ""
+        if self.version_aware:
+            key, _, version = key.partition("?versionid=")
+        return container, key, version or None
+
+    # ---- Listings ------------------------------------------------------------------------
+
+    async def _listed(
+        self, container: str, prefix: str, delimiter: str = ""
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What is below a prefix, one level of it with a delimiter."""
+        async with self.service_client.get_container_client(container) as client:
+            if delimiter:
+                found = client.walk_blobs(prefix, include=["metadata"], delimiter=delimiter)
+            else:
+                found = client.list_blobs(prefix, include=["metadata"])
+            # A directory may be listed as a prefix, as an empty blob whose metadata says so
+            # (hierarchical accounts), and as an empty blob whose name ends with a slash.
+            seen: set[str] = set()
+            async for item in found:
+                entry = (await self._details([item]))[0]
+                if not isinstance(item, BlobPrefix):
+                    if item.name.endswith("/"):
+                        entry.update(type="directory", size=None)
+                    if entry["type"] == "directory":
+                        entry["marker"] = item.name
+                if entry["type"] == "directory":
+                    if entry["name"] in seen:
+                        continue
+                    seen.add(entry["name"])
+                yield entry
+
+    async def _ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
+        if self.version_aware:
+            return await super()._ls(path, detail=detail, **kwargs)  # type: ignore[no-any-return]
+        container, key, _ = self.split_path(path)
+        if not container:
+            containers = self.service_client.list_containers(include_metadata=True)
+            found = await self._details([each async for each in containers])
+        else:
+            found = [each async for each in self._listed(container, f"{key}/" if key else "", "/")]
+        if not found and key:
+            info = await self._blob(container, key)
+            found = [] if info["type"] == "directory" else [info]
+        itself = f"{container}/{key}"
+        found = [e for e in found if e["type"] == "file" or e["name"] != itself]
+        found.sort(key=lambda entry: entry["name"])
+        return found if detail else [each["name"] for each in found]
+
+    async def _blob(self, container: str, key: str) -> dict[str, Any]:
+        async with self.service_client.get_blob_client(container, key) as client:
+            try:
+                properties = await client.get_blob_properties()
+            except ResourceNotFoundError as error:
+                raise _missing(f"{container}/{key}") from error
+        info: dict[str, Any] = (await self._details([properties]))[0]
+        return info
+
+    async def _find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        prefix: str = "",
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if maxdepth is not None and maxdepth < 1:
+            raise ValueError("maxdepth must be at least 1")
+        container, key, _ = self.split_path(path)
+        if not container:
+            return await AsyncFileSystem._find(
+                self, path, maxdepth=maxdepth, withdirs=withdirs, detail=detail
+            )
+        base = f"{container}/{key}".rstrip("/")
+        below = (f"{key}/" if key else "") + prefix
+        found: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(ResourceNotFoundError):  # no container: nothing is found
+            async for entry in self._listed(container, below, "/" if maxdepth == 1 else ""):
+                directory = {"name": base, "size": None, "type": "directory"}
+                found.setdefault(base, directory)
+                if entry["name"] == base:
+                    found[base] = entry
+                    continue
+                steps = entry["name"].removeprefix(f"{base}/").split("/")
+                for depth in range(1, len(steps)):
+                    name = "/".join([base, *steps[:depth]])
+                    found.setdefault(name, {**directory, "name": name})
+                found[entry["name"]] = entry
+            if not found and key and not prefix:
+                with contextlib.suppress(FileNotFoundError):
+                    found[base] = await self._blob(container, key)
+        deepest = base.count("/") + (maxdepth or len(found) + 2**30)
+        names = sorted(
+            name
+            for name, entry in found.items()
+            if (withdirs or entry["type"] == "file") and name.count("/") <= deepest
+        )
+        return {name: found[name] for name in names} if detail else names
+
+    # ---- Containers ----------------------------------------------------------------------
+
+    async def _container_exists(self, container_name: str) -> bool:
+        if self.assume_container_exists:
+            return True
+        async with self.service_client.get_container_client(container_name) as client:
+            try:
+                await client.get_container_properties()
+            except ResourceNotFoundError:
+                return False
+            except HttpResponseError as error:
+                # Credentials for a container's blobs alone may not ask for the container.
+                if error.status_code != 403 or self.assume_container_exists is False:
+                    raise
+        return True
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        container, key, _ = self.split_path(path)
+        if await self._container_exists(container):
+            if not key and not kwargs.get("exist_ok", True):
+                raise FileExistsError(errno.EEXIST, "The container exists already", container)
+        elif key and not create_parents:
+            raise FileNotFoundError(errno.ENOENT, "No such container", container)
+        else:
+            with contextlib.suppress(ResourceExistsError):  # somebody else was quicker
+                await self.service_client.create_container(container)
+
+    async def _rmdir(self, path: str, **kwargs: Any) -> None:
+        """Delete an empty container; a directory is gone with its last blob anyhow."""
+        container, key, _ = self.split_path(path)
+        if key:
+            return
+        async for _ in self._listed(container, ""):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), container)
+        await self.service_client.delete_container(container)
+
+    # ---- Bytes ---------------------------------------------------------------------------
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        if (start or 0) < 0 or (end or 0) < 0:
+            size = (await self._info(path))["size"]
+            if size is None:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            start, end, _ = slice(start, end).indices(size)
+        if end is not None and end <= (start or 0):
+            await self._info(path)  # an empty range of a missing file is missing, too
+            return b""
+        try:
+            data: bytes = await super()._cat_file(path, start=start, end=end, **kwargs)
+        except HttpResponseError as error:
+            if error.status_code != 416:
+                raise
+            return b""  # it ends before the range begins
+        return data
+
+    async def _put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = None,
+        overwrite: bool = True,
+        mode: str = "overwrite",
+        max_concurrency: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if os.path.isdir(lpath):
+            return
+        container, key, _ = self.split_path(rpath)
+        with open(lpath, "rb") as file:
+            async with self.service_client.get_blob_client(container, key) as client:
+                await client.upload_blob(
+                    file,
+                    overwrite=overwrite and mode != "create",
+                    metadata={"is_directory": "false"},
+                    raw_response_hook=make_callback("upload_stream_current", callback),
+                    max_concurrency=max_concurrency or self.max_concurrency,
+                    **self._timeout_kwargs,
+                    **kwargs,
+                )
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        container1, key1, version = self.split_path(path1)
+        container2, key2, _ = self.split_path(path2)
+        source = self.service_client.get_blob_client(container1, key1, version_id=version)
+        async with self.service_client.get_blob_client(container2, key2) as target:
+            answer = await target.start_copy_from_url(source.url)
+            status = answer["copy_status"]
+            while status == "pending":
+                await asyncio.sleep(0.2)
+                status = (await target.get_blob_properties()).copy.status
+        if status != "success":
+            raise OSError(errno.EIO, f"Azure did not copy it: {status}", path1)
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        container, key, version = self.split_path(path)
+        if not key:
+            await self._rmdir(path)
+            return
+        async with self.service_client.get_container_client(container) as client:
+            try:
+                await client.delete_blob(key, version_id=version)
+            except ResourceNotFoundError as error:
+                if await self._dir_exists(container, key):
+                    why = "It is a directory: rm(path, recursive=True) deletes what is in it"
+                    raise IsADirectoryError(errno.EISDIR, why, path) from error
+                raise
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        for each in [path] if isinstance(path, str) else path:
+            container, key, _ = self.split_path(each)
+            if not recursive:
+                await self._rm_file(each)
+            elif not key and kwargs.get("maxdepth") is None:
+                await self.service_client.delete_container(container)
+            else:
+                await self._rm_tree(each, **kwargs)
+
+    async def _rm_tree(
+        self, path: str, maxdepth: int | None = None, batch_size: int | None = None
+    ) -> None:
+        container, key, _ = self.split_path(path)
+        found = await self._find(path, maxdepth=maxdepth, withdirs=True, detail=True)
+        if not found:
+            raise _missing(path)
+        files, markers = [], [key] if key else []  # a blob may have the tree's own name
+        for name, entry in found.items():
+            if entry["type"] == "file":
+                files.append(name.removeprefix(f"{container}/"))
+            elif "marker" in entry:
+                markers.append(entry["marker"])
+        async with self.service_client.get_container_client(container) as client:
+
+            async def delete(name: str) -> None:
+                with contextlib.suppress(ResourceNotFoundError):  # gone is gone
+                    await client.delete_blob(name)
+
+            await _run_coros_in_chunks(
+                [delete(name) for name in files], batch_size=batch_size or self.batch_size
+            )
+            # A hierarchical account refuses to delete a directory before what is in it.
+            for name in sorted(markers, reverse=True):
+                await delete(name)
+
+    def _open(
+        self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any
+    ) -> _File:
+        if "a" in mode:
+            raise NotImplementedError(
+                f"Azure's block blobs, such as {path}, cannot be appended to: write it whole."
+            )
+        if not self.version_aware and kwargs.get("version_id"):
+            raise ValueError("version_id needs version_aware=True")
+        details = None
+        if mode == "rb":
+            details = self.info(path, version_id=kwargs.get("version_id"))
+        if not self.split_path(path)[1] or (details and details["type"] == "directory"):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if kwargs.get("cache_type") is None:
+            kwargs["cache_type"] = self.default_cache_type
+        return _File(
+            self,
+            path,
+            mode=mode,
+            block_size=block_size or self.blocksize,
+            details=details,
+            **kwargs,
+        )
+
+
+# fsspec makes these of the asynchronous ones where it finds its own.
+for _name in (
+    "cat cp_file exists expand_path get_file isdir isfile mkdir pipe_file put_file rm rmdir size"
+).split():
+    setattr(_Driver, _name, getattr(AbstractFileSystem, _name))
+
+
+class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
+    """Artifacts in Azure Blob Storage."""
+
+    store = STORE
+    protocol = STORE.schemes
+
+    def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
+        super().__init__(*args, uri=uri, **alone(explicit))
+
+    def do_connect(self) -> None:
+        agree(self.root_uri, {**self._given, "account_name": self.account_name})
+        super().do_connect()
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return path.strip("/")
+
+    def unstrip_protocol(self, name: str) -> str:
+        """The URI of a path, as it was opened: the container before the account."""
+        url = super().unstrip_protocol(name)
+        if url == name:
+            return url
+        container, slash, key = self._strip_protocol(name).partition("/")
+        root = self.root_uri
+        if root.netloc:
+            return f"{root.scheme}://{container}@{root.netloc}{slash}{key}"
+        scheme = "az" if root.scheme.startswith("wasb") else root.scheme
+        return f"{scheme}://{container}{slash}{key}"
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        cause = _azure(error)
+        if cause is None:
+            return None
+        number, reason = self._meaning(cause, path)
+        return OSError(number, reason, path)
+
+    def _meaning(self, error: AzureError, path: str) -> tuple[int, str]:
+        if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
+            return errno.ETIMEDOUT, (
+                f"no answer from {self._host}; MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets"
+                " for how long to wait"
+            )
+        if isinstance(error, ServiceRequestError | ServiceResponseError):
+            return _of_connection(error), f"no connection to {self._host}"
+        code = getattr(error, "error_code", None)
+        code = getattr(code, "value", code) or ""
+        status = getattr(error, "status_code", None)
+        if isinstance(error, ClientAuthenticationError) or status in {401, 403}:
+            return errno.EACCES, f"{self._host} refused ({code or status or 'no login'}): {_LOGIN}"
+        if not isinstance(error, HttpResponseError):  # a key that cannot sign
+            return errno.EACCES, f"the request could not be signed: {_LOGIN}"
+        if code == "ContainerNotFound":
+            return errno.ENOENT, f"no such container: {self.split_path(path)[0]!r}"
+        if code == "OperationTimedOut":
+            status = 504
+        number = {
+            400: errno.EINVAL,
+            404: errno.ENOENT,
+            408: errno.ETIMEDOUT,
+            409: errno.EEXIST if code.endswith("AlreadyExists") else errno.EBUSY,
+            504: errno.ETIMEDOUT,
+        }.get(status or 0, errno.EIO)
+        if number in {errno.ENOENT, errno.EEXIST}:
+            return number, os.strerror(number)
+        return number, f"{self._host} says {status} {code or error.reason}"
+
+    @property
+    def _host(self) -> str:
+        return str(self.service_client.primary_hostname)
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _azure(error: BaseException | None) -> AzureError | None:
+    """The error of Azure's that is behind one of the driver's."""
+    while error is not None and not isinstance(error, AzureError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _of_connection(error: AzureError) -> int:
+    inner: BaseException | None = error.inner_exception
+    if isinstance(inner, aiohttp.ClientConnectorError):
+        return errno.ECONNREFUSED
+    return errno.ECONNRESET if isinstance(inner, OSError) else errno.ECONNABORTED
