@@ -110,6 +110,18 @@ class Harbour:
         """The same place with credentials that its server refuses; None where it checks none."""
         return None
 
+    def at(self, port: int) -> str:
+        """`base` on another port, where URIs name one."""
+        return self.base.replace(f":{self.server.port}/", f":{port}/")
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        """The options that say what `elsewhere` says wrong."""
+        return {"port": self.server.port}
+
+    async def close(self, fs: Any) -> None:
+        """End what an asynchronous filesystem holds in the caller's loop."""
+
     #: What must not be shown: parts of `env` and of `base`.
     secrets: tuple[str, ...] = ()
 
@@ -189,6 +201,13 @@ class S3(Harbour):
             self.uri("file"), {**self.env, "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}"}
         )
 
+    @property
+    def rescue(self) -> dict[str, Any]:
+        return {"endpoint_url": self.server.url}
+
+    async def close(self, fs: Any) -> None:
+        await (await fs.set_session()).close()
+
 
 class Azure(Harbour):
     """Azure Blob Storage on azurite."""
@@ -230,6 +249,13 @@ class Azure(Harbour):
     def elsewhere(self, host: str, port: int) -> Place:
         string = self.server.connection_string.replace(self.server.url, f"http://{host}:{port}")
         return Place(self.uri("file"), {"AZURE_STORAGE_CONNECTION_STRING": string})
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        return {"connection_string": self.server.connection_string}
+
+    async def close(self, fs: Any) -> None:
+        await fs.service_client.close()
 
     def wrong_credentials(self) -> Place:
         wrong = self.server.connection_string.replace(self.server.key, "bm90IHRoZSBrZXk=")
@@ -294,6 +320,13 @@ class Gcs(Harbour):
         return Place(
             self.uri("file"), {**self.env, "STORAGE_EMULATOR_HOST": f"http://{host}:{port}"}
         )
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        return {"endpoint_url": self.server.url}
+
+    async def close(self, fs: Any) -> None:
+        await (await fs._set_session()).close()
 
 
 class Sftp(Folder):
@@ -403,6 +436,64 @@ class FtpAnonymous(Ftp):
         return Place(f"{self.base.replace('ftp://', 'ftp://someone:wrong@')}/file")
 
 
+class Hdfs(Harbour):
+    """HDFS, through pyarrow and libhdfs."""
+
+    name = "hdfs"
+    fixture = "hdfs"
+    scheme = "hdfs"
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self._client.create_dir(urllib.parse.urlsplit(base).path)
+        return base
+
+    @property
+    def _client(self) -> Any:
+        from pyarrow.fs import HadoopFileSystem
+
+        return HadoopFileSystem(self.server.host, self.server.port)
+
+    @property
+    def _folder(self) -> str:
+        return urllib.parse.urlsplit(self.base).path
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            with self._client.open_output_stream(f"{self._folder}/{name}") as file:
+                file.write(data)
+
+    def stored(self) -> dict[str, bytes]:
+        from pyarrow.fs import FileSelector
+
+        found = {}
+        for info in self._client.get_file_info(FileSelector(self._folder, recursive=True)):
+            if info.is_file:
+                with self._client.open_input_stream(info.path) as file:
+                    found[info.path.removeprefix(f"{self._folder}/")] = file.read()
+        return found
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"hdfs://{host}:{port}/file")
+
+    def wrong_credentials(self) -> Place:
+        """Another user, who may not look into the directory."""
+        import hdfs_native
+
+        hdfs_native.Client(self.server.url).set_permission(self._folder, 0o700)
+        return Place(f"{self.base.replace('hdfs://', 'hdfs://stranger@')}/file")
+
+
+class HdfsNative(Hdfs):
+    """HDFS, through hdfs-native, which needs no JVM."""
+
+    name = "hdfs-native"
+
+    def __init__(self, server: Any, home: Path) -> None:
+        super().__init__(server, home)
+        self.options = {"driver": "hdfs-native"}
+
+
 class Http(Folder):
     """Files on a web server: read only."""
 
@@ -432,6 +523,8 @@ HARBOURS: tuple[type[Harbour], ...] = (
     Ftp,
     FtpAnonymous,
     Ftps,
+    Hdfs,
+    HdfsNative,
     Http,
 )
 
