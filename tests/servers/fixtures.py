@@ -141,8 +141,7 @@ def refused_port() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hdfs_module.Hdfs]:
     """HDFS, with libhdfs loaded into this process for it."""
-    with started(hdfs_module.serve(tmp_path_factory.mktemp("hdfs")), "hdfs") as server:
-        hdfs_module.load_libhdfs(server)
+    with started(hdfs_module.serve_here(tmp_path_factory.mktemp("hdfs")), "hdfs") as server:
         yield server
 
 

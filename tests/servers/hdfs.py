@@ -106,20 +106,26 @@ class Hdfs:
 
 
 def load_libhdfs(server: Hdfs) -> None:
-    """Start this process's Java machine, with the class path that the server needs.
-
-    Does nothing that lasts to the environment.
-    """
+    """Start this process's Java machine with the server's class path; the environment stays."""
     import pyarrow.fs
 
     before = dict(os.environ)
     os.environ.update(server.env)
     try:
-        fs = pyarrow.fs.HadoopFileSystem(server.host, server.port)
-        fs.get_file_info("/")
+        pyarrow.fs.HadoopFileSystem(server.host, server.port).get_file_info("/")
+    except OSError as exc:
+        raise ServerUnavailable(f"libhdfs cannot be loaded: {exc}") from exc
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextlib.contextmanager
+def serve_here(directory: Path) -> Iterator[Hdfs]:
+    """Run HDFS, with libhdfs loaded into this process for it."""
+    with serve(directory) as server:
+        load_libhdfs(server)
+        yield server
 
 
 def _java_home() -> str:

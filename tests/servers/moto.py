@@ -47,9 +47,9 @@ class Moto:
         # moto takes the region and the service from the credential's scope.
         scope = f"{self.key}/20200101/{self.region}/s3/aws4_request"
         signed = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
-        request = urllib.request.Request(
-            self.url + path, method=method, data=data, headers={"Authorization": signed}
-        )
+        # Without a type urllib says that the body is a form's, and moto reads it as one.
+        headers = {"Authorization": signed, "Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(self.url + path, method=method, data=data, headers=headers)
         with urllib.request.urlopen(request, timeout=10, context=context) as response:
             body: bytes = response.read()
             return body

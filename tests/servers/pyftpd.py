@@ -96,6 +96,7 @@ def serve(
         warnings.simplefilter("ignore", DeprecationWarning)
         from pyftpdlib.authorizers import DummyAuthorizer
         from pyftpdlib.handlers import FTPHandler
+        from pyftpdlib.ioloop import IOLoop
         from pyftpdlib.servers import ThreadedFTPServer
 
     root = directory / "ftp"
@@ -132,7 +133,10 @@ def serve(
         }
     handler = type("Handler", (base,), settings)
 
-    ftpd = ThreadedFTPServer((LOOPBACK, server.port), handler)
+    # A loop and an end of its own: servers share both otherwise, and the first that ends takes
+    # the others with it.
+    ftpd = ThreadedFTPServer((LOOPBACK, server.port), handler, ioloop=IOLoop())
+    ftpd._exit = threading.Event()
     ftpd.max_cons = max_connections
     thread = threading.Thread(
         target=ftpd.serve_forever, kwargs={"timeout": 0.05, "handle_exit": False}, daemon=True
