@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
-from mlartifacts.registry import store_of
+from mlartifacts.registry import schemes, store_of
 from mlartifacts.uri import ALIAS, parse
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFile
         The store's driver is not installed.
     """
     text = os.fspath(uri)
-    if "::" in text:
+    if "::" in text and _is_link(text.partition("::")[0]):
         return _chain(text, options)
     parsed = parse(text)
     store = store_of(parsed.scheme)
@@ -236,6 +236,18 @@ def to_url(uri: str | os.PathLike[str]) -> str:
     return f"{alias if alias in known_implementations else scheme}://{rest}"
 
 
+def _is_link(text: str) -> bool:
+    """Whether a text before ``::`` is a link of a chain, and not the begin of a literal name."""
+    from fsspec.registry import known_implementations
+
+    scheme, colon, _ = text.partition("://")
+    return (
+        scheme in known_implementations
+        and (bool(colon) or text == scheme)
+        and (scheme not in schemes())
+    )
+
+
 def _chain(text: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
     """Open a chain from its innermost link, an artifact URI, outwards.
 
@@ -246,18 +258,17 @@ def _chain(text: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]
     from fsspec.implementations.cached import CachingFileSystem
     from fsspec.registry import get_filesystem_class
 
-    *outer, inner = text.split("::")
-    if not outer or not inner:
+    link, _, inner = text.partition("::")
+    if not inner:
         raise InvalidURI(f"The chain {text!r} has an empty link.")
-    named = {link: options.pop(link.split("://")[0], {}) for link in outer}
-    scheme = parse(inner).scheme
-    options.update(options.pop(scheme, {}))
+    name, _, rest = link.partition("://")
+    own = options.pop(name, {})
+    # fsspec names the innermost link's options by its scheme, or not at all.
+    if not _is_link(inner.partition("::")[0]):
+        options.update(options.pop(parse(inner).scheme, {}))
     fs, path = url_to_fs(inner, **options)
-    for link in reversed(outer):
-        name, _, rest = link.partition("://")
-        cls = get_filesystem_class(name)
-        if issubclass(cls, CachingFileSystem):
-            fs, path = cls(fs=fs, **named[link]), rest or path
-        else:  # an archive: its file system is inside the file
-            fs, path = cls(fo=OpenFile(fs, path), **named[link]), rest
-    return fs, path
+    cls = get_filesystem_class(name)
+    if issubclass(cls, CachingFileSystem):
+        return cls(fs=fs, **own), rest or path
+    # An archive: its file system is inside the file.
+    return cls(fo=OpenFile(fs, path), **own), rest

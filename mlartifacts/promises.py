@@ -24,7 +24,7 @@ from glob import has_magic
 from typing import Any, ClassVar
 
 from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, sync_wrapper
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.compression import compr
 from fsspec.core import get_compression
@@ -372,6 +372,15 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
 class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ignore[misc]
     """The promises on a driver that is asynchronous; fsspec mirrors them as plain methods."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in (*_OPERATIONS, "exists", "isdir", "isfile"):
+            method = getattr(cls, f"_{name}", None)
+            # Where a driver mirrors a coroutine itself, it mirrors its own, not ours.
+            mirrored = getattr(cls, name, None) is not getattr(AbstractFileSystem, name, None)
+            if mirrored and inspect.iscoroutinefunction(method):
+                setattr(cls, name, sync_wrapper(method))
+
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         try:
             await self._info(path, **kwargs)
@@ -395,6 +404,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         if isfilelike(lpath) or os.path.isdir(lpath):
             await super()._get_file(rpath, lpath, **kwargs)
             return
+        os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
         with landing(lpath) as temporary:
             await super()._get_file(rpath, temporary, **kwargs)
 
