@@ -172,7 +172,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
         block_size: int | None = None,
         autocommit: bool = True,
         cache_options: dict[str, Any] | None = None,
-        cache_type: str = "adaptive",
+        cache_type: str = "proportional",
         **kwargs: Any,
     ) -> AbstractBufferedFile:
         if mode != "rb":
@@ -276,9 +276,6 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
         else:
             raise failure(errno.EISDIR, path)
 
-    def _translate(self, error: Exception, path: str) -> Exception | None:
-        return self.driver.explain(error, path)
-
 
 class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: ignore[misc]
     """HDFS under this package's promises.
@@ -294,6 +291,9 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     @classmethod
     def _clean(cls, path: str) -> str:
         return clean(path)
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        return self.driver.explain(error, path)
 
     def _open_whole(
         self, path: str, mode: str, autocommit: bool = True, **kwargs: Any

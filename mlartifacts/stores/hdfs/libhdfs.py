@@ -26,6 +26,7 @@ import errno
 import glob
 import importlib.util
 import os
+import posixpath
 import socket
 import sys
 import threading
@@ -180,6 +181,8 @@ class LibhdfsDriver:
             # EINVAL: a name that HDFS does not allow (it has a colon) is a name of nothing.
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
                 return None
+            if error.errno == errno.EACCES and self._is_beneath_a_file(path):
+                return None
             if error.errno is not None:
                 raise
         return self.peek(path)  # it came to be meanwhile
@@ -197,6 +200,14 @@ class LibhdfsDriver:
         from pyarrow.fs import FileSelector
 
         return self._fs.get_file_info(FileSelector(_encode(path)))
+
+    def _is_beneath_a_file(self, path: str) -> bool:
+        """Whether a step of `path` is a file, which HDFS calls a denial of access."""
+        while path != "/":
+            path = posixpath.dirname(path)
+            if found := self.peek(path):
+                return not found.is_dir
+        return False
 
     def open(self, path: str) -> _Reader:
         return _Reader(self._fs.open_input_file(_encode(path)))
@@ -252,6 +263,8 @@ class LibhdfsDriver:
             return failure(errno.EROFS, path, "the NameNode is in safe mode: nothing is written")
         if error.errno == errno.EINVAL and ":" in path:
             return failure(errno.EINVAL, path, "HDFS allows no ':' in a name")
+        if error.errno == errno.EACCES and self._is_beneath_a_file(path):
+            return failure(errno.ENOTDIR, path)
         if error.errno is not None:
             return failure(error.errno, path)
         return failure(errno.EIO, path, str(error))

@@ -100,7 +100,8 @@ class NativeDriver:
         except FileNotFoundError:
             return None
         except RuntimeError as error:
-            if _java(error)[0] in {"ParentNotDirectoryException", "InvalidPathException"}:
+            # A step of the path is a file, or its name is one that HDFS does not allow.
+            if _number(*_java(error)) in (errno.ENOTDIR, errno.EINVAL):
                 return None
             raise
 
@@ -154,8 +155,8 @@ class NativeDriver:
             message = "the NameNode is in safe mode: nothing is written"
         if java == "InvalidPathException" and ":" in path:
             message = "HDFS allows no ':' in a name"
-        if java in _ERRNO_OF:
-            return failure(_ERRNO_OF[java], path, message)
+        if number := _number(java, message):
+            return failure(number, path, message)
         if java:
             return failure(errno.EIO, path, f"{java}: {message}")
         if "GSSAPIError" in text or "SASL" in text:
@@ -364,6 +365,12 @@ def _java(error: Exception) -> tuple[str, str]:
         return "", ""
     message = found.group(2).replace("\\n", "\n").replace('\\"', '"').partition("\n")[0]
     return found.group(1).rpartition(".")[2].rpartition("$")[2], message
+
+
+def _number(java: str, message: str) -> int | None:
+    if java == "AccessControlException" and message.endswith("(is not a directory)"):
+        return errno.ENOTDIR
+    return _ERRNO_OF.get(java)
 
 
 def _status(path: str, status: Any) -> Status:
