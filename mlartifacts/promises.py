@@ -120,7 +120,11 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return
         self.root_uri = ArtifactURI(self.store.schemes[0]) if uri is None else parse(uri)
         derived = self.store.options(self.root_uri, Environment())
-        super().__init__(*args, **merge(derived, explicit))
+        super().__init__(*args, **self._driver_options(merge(derived, explicit)))
+
+    def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What the driver is made with, where that takes more than the options themselves."""
+        return options
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -482,6 +486,19 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         return await super()._put(
             lpath, rpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs
         )
+
+    async def _within(
+        self, path: str, start: int | None, end: int | None
+    ) -> tuple[int | None, int | None] | None:
+        """The range that a slice means, without negative bounds; ``None`` for an empty one.
+
+        Drivers and servers differ on negative, reversed and empty ranges; Python's slices do
+        not. The size is asked for only where a bound counts from the end.
+        """
+        if (start or 0) < 0 or (end or 0) < 0:
+            size = (await self._info(path))["size"]
+            start, end, _ = slice(start, end).indices(size)
+        return None if end is not None and end <= (start or 0) else (start, end)
 
     async def _literal_sources(self, path: str, recursive: bool, maxdepth: int | None) -> list[str]:
         found = await self._expand_path([path], recursive, maxdepth, assume_literal=True)

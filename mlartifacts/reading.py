@@ -2,7 +2,7 @@
 
 A reader of artifacts either goes through a file from its start, or jumps about in it
 (Parquet footers and columns, zip directories, safetensors headers). fsspec's default
-read-ahead fetches megabytes at every jump. :class:`AdaptiveCache` fetches what was asked
+read-ahead fetches megabytes at every jump. :class:`ProportionalCache` fetches what was asked
 for, and reads ahead only once reads follow each other, further each time.
 """
 
@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 
 from fsspec.caching import BaseCache, register_cache
 
-__all__ = ["AdaptiveCache", "checked"]
+__all__ = ["ProportionalCache", "checked"]
 
 Fetcher = Callable[[int, int], bytes]
 
 
-class AdaptiveCache(BaseCache):  # type: ignore[misc]
+class ProportionalCache(BaseCache):  # type: ignore[misc]
     """Read ahead in proportion to what was read in sequence; nothing ahead after a jump.
 
     Parameters
@@ -33,7 +33,7 @@ class AdaptiveCache(BaseCache):  # type: ignore[misc]
         Bytes in the file.
     """
 
-    name: ClassVar[str] = "adaptive"
+    name: ClassVar[str] = "proportional"
 
     # One round trip costs about as much as this many bytes take to arrive, so less is never
     # worth a request of its own once reading is in sequence.
@@ -73,7 +73,7 @@ class AdaptiveCache(BaseCache):  # type: ignore[misc]
         return data[: end - start] if len(data) > end - start else data
 
 
-register_cache(AdaptiveCache, clobber=True)
+register_cache(ProportionalCache, clobber=True)
 
 
 def checked(

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mlartifacts.reading import AdaptiveCache, checked
+from mlartifacts.reading import ProportionalCache, checked
 
 DATA = random.Random(7).randbytes(3 * 2**20)
 BLOCK = 2**20
@@ -35,7 +35,7 @@ def store():
 
 @pytest.fixture
 def cache(store):
-    return AdaptiveCache(BLOCK, store.fetch, len(DATA))
+    return ProportionalCache(BLOCK, store.fetch, len(DATA))
 
 
 def test_random_reads_equal_slices(cache):

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import os
+import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 from adlfs.spec import AzureBlobFile, AzureBlobFileSystem, make_callback
 from azure.core import MatchConditions
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
@@ -28,15 +32,17 @@ from azure.core.exceptions import (
     ServiceResponseError,
     ServiceResponseTimeoutError,
 )
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
 from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem, _run_coros_in_chunks, sync_wrapper
+from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks, sync_wrapper
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
 from mlartifacts.promises import AsyncArtifactFileSystem
-from mlartifacts.reading import AdaptiveCache
-from mlartifacts.stores.azure import CREDENTIALS, STORE, agree, alone
+from mlartifacts.reading import ProportionalCache
+from mlartifacts.stores.azure import STORE, agree, alone
+from mlartifacts.writing import WholeWrite
 
 __all__ = ["AzureArtifactFileSystem"]
 
@@ -70,6 +76,15 @@ class _Retry(ExponentialRetry):  # type: ignore[misc]
         return float(super().get_backoff_time(settings))
 
 
+class _Transport(AioHttpTransport):  # type: ignore[misc]
+    """Large bodies as streams: aiohttp writes those bit by bit, and others in one go."""
+
+    def _get_request_data(self, request: Any) -> Any:
+        data = super()._get_request_data(request)
+        large = isinstance(data, bytes | bytearray | memoryview) and len(data) > 2**20
+        return io.BytesIO(data) if large else data
+
+
 class _File(AzureBlobFile):  # type: ignore[misc]
     """A blob, open; what is written is staged in blocks and published by one commit."""
 
@@ -89,27 +104,38 @@ class _File(AzureBlobFile):  # type: ignore[misc]
 
     async def _async_upload_chunk(self, final: bool = False, **kwargs: Any) -> None:
         data = self.buffer.getvalue()
-        semaphore = asyncio.Semaphore(self.fs.max_concurrency or 1)
-        self._block_list += await asyncio.gather(
-            *(
-                self._stage_block(data, start, end, self._get_block_id(), semaphore)
-                for start, end in self._get_chunks(data)
+        if final and not self._block_list:
+            self._whole = data
+        else:
+            semaphore = asyncio.Semaphore(self.fs.max_concurrency or 1)
+            self._block_list += await asyncio.gather(
+                *(
+                    self._stage_block(data, start, end, self._get_block_id(), semaphore)
+                    for start, end in self._get_chunks(data)
+                )
             )
-        )
         if final and self.autocommit:
             await self._publish()
 
     _upload_chunk = sync_wrapper(_async_upload_chunk)
 
     async def _publish(self) -> None:
-        absent = {"match_condition": MatchConditions.IfMissing} if self.mode == "xb" else {}
+        """Commit the staged blocks; what is no more than one block goes as a whole blob.
+
+        Two writers of one blob drop each other's staged blocks, but whole blobs follow each
+        other.
+        """
+        settings = {"metadata": self.metadata, "content_settings": self._content_settings}
         async with self.container_client.get_blob_client(blob=self.blob) as client:
-            response = await client.commit_block_list(
-                [BlobBlock(block) for block in self._block_list],
-                metadata=self.metadata,
-                content_settings=self._content_settings,
-                **absent,
-            )
+            if not self._block_list:
+                response = await client.upload_blob(
+                    self._whole, overwrite=self.mode != "xb", **settings
+                )
+            else:
+                if self.mode == "xb":
+                    settings["match_condition"] = MatchConditions.IfMissing
+                blocks = [BlobBlock(block) for block in self._block_list]
+                response = await client.commit_block_list(blocks, **settings)
         if self.fs.version_aware:
             self.version_id = response.get("version_id")
 
@@ -132,18 +158,62 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     _size = AsyncFileSystem._size
     _walk = AsyncFileSystem._walk
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options.setdefault("use_listings_cache", False)  # others write, too
-        options.setdefault("default_cache_type", AdaptiveCache.name)
-        self._given = {name: options.get(name) for name in CREDENTIALS}
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        account_name: str | None = None,
+        account_key: str | None = None,
+        connection_string: str | None = None,
+        credential: Any = None,
+        sas_token: str | None = None,
+        *,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        tenant_id: str | None = None,
+        anon: bool | None = None,
+        account_host: str | None = None,
+        location_mode: str = "primary",
+        blocksize: int = 50 * 2**20,
+        default_cache_type: str = ProportionalCache.name,
+        version_aware: bool = False,
+        assume_container_exists: bool | None = None,
+        max_concurrency: int | None = None,
+        timeout: int | None = None,
+        connection_timeout: int | None = None,
+        read_timeout: int | None = None,
+        use_listings_cache: bool = False,
+        **options: Any,
+    ) -> None:
+        # The driver's own __init__ fills in what the caller left out from the environment,
+        # where it may name somebody else, and holds every instance for the process's life.
+        AsyncFileSystem.__init__(self, use_listings_cache=use_listings_cache, **options)
+        self.account_name = account_name
+        self.account_key = account_key
+        self.connection_string = connection_string
+        self.credential = credential
+        self.sync_credential = None
+        self.sas_token = sas_token
+        self.client_id = client_id
+        self.client_secret = client_secret
+        self.tenant_id = tenant_id
+        self.anon = anon
+        self.account_host = account_host or f"{account_name}.blob.core.windows.net"
+        self.location_mode = location_mode
+        self.blocksize = blocksize
+        self.default_cache_type = default_cache_type
+        self.version_aware = version_aware
+        self.assume_container_exists = assume_container_exists
+        self.max_concurrency = max_concurrency or max(_get_batch_size(), 1)
+        limits = {
+            "timeout": timeout,
+            "connection_timeout": connection_timeout,
+            "read_timeout": read_timeout,
+        }
+        self._timeout_kwargs = {name: value for name, value in limits.items() if value is not None}
+        self.do_connect()
+        if self.loop is not None:  # otherwise the caller's own loop holds the connections
+            weakref.finalize(self, _close, self.loop, self.service_client, self.credential)
 
     # ---- Logging in ----------------------------------------------------------------------
-
-    def _get_default_azure_credential(self, **kwargs: Any) -> tuple[None, None]:
-        return None, None  # do_connect makes the one that is needed
-
-    _get_credential_from_service_principal = _get_default_azure_credential
 
     def do_connect(self) -> None:
         """Make the client.
@@ -155,21 +225,18 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         MissingDriver
             ``DefaultAzureCredential`` is asked for and its package is not installed.
         """
-        # The driver has filled in what the caller left out from the environment, where
-        # it may name somebody else.
-        self.__dict__.update(self._given, sync_credential=None)
+        limits = self._timeout_kwargs
+        whole = limits.get("timeout")
         settings = {
-            "connection_timeout": self._timeout_kwargs.get("connection_timeout", _CONNECTING),
-            "read_timeout": self._timeout_kwargs.get(
-                "read_timeout", self._timeout_kwargs.get("timeout")
+            "transport": _Transport(
+                connection_timeout=limits.get(
+                    "connection_timeout", min(_CONNECTING, whole or _CONNECTING)
+                ),
+                read_timeout=limits.get("read_timeout", whole),
             ),
             "retry_policy": _Retry(),
             "user_agent": "mlartifacts",
         }
-        if self._timeout_kwargs.get("timeout") is not None:
-            settings["connection_timeout"] = min(
-                settings["connection_timeout"], self._timeout_kwargs["timeout"]
-            )
         if self.connection_string:
             self.service_client = BlobServiceClient.from_connection_string(
                 self.connection_string, **settings
@@ -182,14 +249,12 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                 " AZURE_STORAGE_ACCOUNT_NAME or AZURE_STORAGE_CONNECTION_STRING, or pass"
                 " account_name=."
             )
-        host = getattr(self, "account_host", f"{self.account_name}.blob.core.windows.net")
-        self.account_url = f"https://{host}"
+        self.account_url = f"https://{self.account_host}"
         url = self.account_url
-        credential = self._given["credential"] or self.account_key or None
+        credential = self.credential or self.account_key or None
         if credential is None and self.sas_token:
             url += f"?{self.sas_token.removeprefix('?')}"
         elif credential is None and not self.anon:
-            # The driver closes what stands here.
             self.credential = credential = self._found_credential()
         self.service_client = BlobServiceClient(
             url,
@@ -360,7 +425,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         if (start or 0) < 0 or (end or 0) < 0:
             size = (await self._info(path))["size"]
             if size is None:
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                raise _directory(path)
             start, end, _ = slice(start, end).indices(size)
         if end is not None and end <= (start or 0):
             await self._info(path)  # an empty range of a missing file is missing, too
@@ -371,6 +436,11 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
             if error.status_code != 416:
                 raise
             return b""  # it ends before the range begins
+        except FileNotFoundError as error:
+            container, key, _ = self.split_path(path)
+            if not key or await self._dir_exists(container, key):
+                raise _directory(path) from error
+            raise
         return data
 
     async def _put_file(
@@ -403,7 +473,12 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         container2, key2, _ = self.split_path(path2)
         source = self.service_client.get_blob_client(container1, key1, version_id=version)
         async with self.service_client.get_blob_client(container2, key2) as target:
-            answer = await target.start_copy_from_url(source.url)
+            try:
+                answer = await target.start_copy_from_url(source.url)
+            except ResourceNotFoundError:
+                if key1 and await self._dir_exists(container1, key1):
+                    return  # a tree is copied blob by blob, and its directories are none
+                raise
             status = answer["copy_status"]
             while status == "pending":
                 await asyncio.sleep(0.2)
@@ -464,33 +539,29 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     def _open(
         self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any
     ) -> _File:
-        if "a" in mode:
-            raise NotImplementedError(
-                f"Azure's block blobs, such as {path}, cannot be appended to: write it whole."
-            )
         if not self.version_aware and kwargs.get("version_id"):
             raise ValueError("version_id needs version_aware=True")
         details = None
         if mode == "rb":
             details = self.info(path, version_id=kwargs.get("version_id"))
         if not self.split_path(path)[1] or (details and details["type"] == "directory"):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise _directory(path)
         if kwargs.get("cache_type") is None:
             kwargs["cache_type"] = self.default_cache_type
-        return _File(
-            self,
-            path,
-            mode=mode,
-            block_size=block_size or self.blocksize,
-            details=details,
-            **kwargs,
-        )
+        appending, mode = mode == "ab", mode.replace("a", "w")
+        block_size = block_size or self.blocksize
+        file = _File(self, path, mode=mode, block_size=block_size, details=details, **kwargs)
+        if appending:
+            # Only append blobs can grow, which nobody else writes artifacts as: the old
+            # content is written again, and replaced as a whole.
+            with contextlib.suppress(FileNotFoundError):
+                for start in range(0, self.info(path)["size"], block_size):
+                    file.write(self.cat_file(path, start, start + block_size))
+        return file
 
 
 # fsspec makes these of the asynchronous ones where it finds its own.
-for _name in (
-    "cat cp_file exists expand_path get_file isdir isfile mkdir pipe_file put_file rm rmdir size"
-).split():
+for _name in ("cat", "expand_path", "size"):
     setattr(_Driver, _name, getattr(AbstractFileSystem, _name))
 
 
@@ -503,8 +574,13 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **alone(explicit))
 
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        if "x" in mode and self.exists(path):  # and Azure is asked once more at the end
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        return super()._open_whole(path, mode, **kwargs)
+
     def do_connect(self) -> None:
-        agree(self.root_uri, {**self._given, "account_name": self.account_name})
+        agree(self.root_uri, vars(self))
         super().do_connect()
 
     @classmethod
@@ -556,6 +632,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             409: errno.EEXIST if code.endswith("AlreadyExists") else errno.EBUSY,
             504: errno.ETIMEDOUT,
         }.get(status or 0, errno.EIO)
+        if code == "InvalidBlockList":
+            return errno.EBUSY, "another write of this blob ended meanwhile"
         if number in {errno.ENOENT, errno.EEXIST}:
             return number, os.strerror(number)
         return number, f"{self._host} says {status} {code or error.reason}"
@@ -565,8 +643,29 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         return str(self.service_client.primary_hostname)
 
 
+def _close(loop: Any, client: Any, credential: Any) -> None:
+    """Close the connections of a filesystem that is gone, or at the end of the process."""
+
+    async def close() -> None:
+        await client.close()
+        if isinstance(credential, AsyncTokenCredential):
+            await credential.close()
+
+    if not loop.is_running():
+        return
+    ending = asyncio.run_coroutine_threadsafe(close(), loop)
+    # The garbage collector may be running in the loop's own thread.
+    if threading.get_ident() != getattr(loop, "_thread_id", None):
+        with contextlib.suppress(Exception):
+            ending.result(1)
+
+
 def _missing(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _directory(path: str) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
 
 def _azure(error: BaseException | None) -> AzureError | None:

@@ -92,7 +92,7 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     """
     client: dict[str, Any] = {}
     config: dict[str, Any] = {}
-    derived: dict[str, Any] = {"default_cache_type": "adaptive", "use_listings_cache": False}
+    derived: dict[str, Any] = {"default_cache_type": "proportional", "use_listings_cache": False}
     endpoint = f"https://{uri.netloc}" if uri.scheme in _NAMED_ENDPOINT else None
     if endpoint := endpoint or _endpoint(environment):
         derived["endpoint_url"] = endpoint

@@ -168,13 +168,11 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
     async def _cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        if start is not None or end is not None:
-            if (start or 0) < 0 or (end or 0) < 0:
-                start, end, _ = slice(start, end).indices((await self._info(path))["size"])
-            if end is not None and end <= (start or 0):
-                return b""
+        within = await self._within(path, start, end)
+        if within is None:
+            return b""
         try:
-            data: bytes = await super()._cat_file(path, start=start, end=end, **kwargs)
+            data: bytes = await super()._cat_file(path, start=within[0], end=within[1], **kwargs)
         except OSError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and cause.response["Error"].get("Code") in {

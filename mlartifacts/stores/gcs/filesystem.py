@@ -1,0 +1,206 @@
+"""gcsfs under this package's promises."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from typing import Any
+
+import aiohttp
+import google.auth
+import google.auth.exceptions
+
+# Not the package's own name for it: that class asks every bucket's kind over gRPC first, and
+# waits a minute for an endpoint that speaks none.
+from gcsfs.core import GCSFileSystem
+from gcsfs.retry import HttpError, NonRetryableError, retry_request
+
+from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.stores.gcs import STORE
+from mlartifacts.writing import WholeWrite
+
+__all__ = ["GCSArtifactFileSystem"]
+
+_LOGIN = (
+    "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
+    " `gcloud auth application-default login`, or pass token="
+)
+
+
+async def _ask(self: Any, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await GCSFileSystem._request.__wrapped__(self, method, path, *args, **kwargs)
+    except aiohttp.ServerTimeoutError as error:
+        # Of a type that is not tried again: one wait is what was asked for.
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
+    except aiohttp.ClientConnectorError as error:
+        raise ConnectionError(errno.ECONNREFUSED, str(error)) from error
+
+
+class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ignore[misc]
+    """Google Cloud Storage.
+
+    Listings are not cached: other clients (MLflow's, say) write beside this one.
+    """
+
+    store = STORE
+    protocol = STORE.schemes
+
+    _request = retry_request(retries=3)(_ask)
+
+    def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.upload_chunk_size: int = options.pop("upload_chunk_size")
+        self.download_chunk_size: int = options.pop("download_chunk_size")
+        seconds = options.get("requests_timeout")
+        if seconds is None or isinstance(seconds, int | float):
+            # As MLflow's client takes it: the wait for a connection, and between two answers.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+            options["requests_timeout"] = timeout
+        if options.get("token") is None:
+            options["token"], project = _default_login()
+            if project:
+                options.setdefault("project", project)
+        return options
+
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Bucket, key and generation; ``#`` is part of the name unless `version_aware`."""
+        if self.version_aware:
+            bucket, key, generation = super().split_path(path)
+            return bucket, key, generation
+        trail = path[len(path.rstrip("/")) :]
+        bucket, _, key = self._strip_protocol(path).lstrip("/").partition("/")
+        return bucket, key + trail if key else "", None
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        code = str(getattr(error, "code", "") or "") if isinstance(error, HttpError) else ""
+        if isinstance(error, google.auth.exceptions.GoogleAuthError | NonRetryableError) or (
+            code in {"401", "403"} or str(error).startswith("Forbidden")
+        ):
+            reason = str(error).split("\n")[-1] or "access denied"
+            return PermissionError(errno.EACCES, f"{reason}: {_LOGIN}", path)
+        if code:
+            return OSError(errno.EIO, f"{code}: {error}", path)
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if isinstance(error, aiohttp.ClientError):
+            return ConnectionError(errno.ECONNABORTED, str(error), path)
+        return None
+
+    # ---- Looking -------------------------------------------------------------------------
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        clean = self._strip_protocol(path)
+        # A key "dir/" of no bytes only says that there is a directory; gcsfs lists it in itself.
+        entries = [
+            {**entry, "name": entry["name"].rstrip("/")}
+            for entry in await super()._ls(path, detail=True, **kwargs)
+            if entry["type"] != "directory" or entry["name"].rstrip("/") != clean
+        ]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    async def _find(self, path: str, *args: Any, detail: bool = False, **kwargs: Any) -> Any:
+        try:
+            return await super()._find(path, *args, detail=detail, **kwargs)
+        except FileNotFoundError:  # the bucket is not there
+            return {} if detail else []
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        within = await self._within(path, start, end)
+        if within is None:
+            return b""
+        try:
+            data: bytes = await super()._cat_file(path, start=within[0], end=within[1], **kwargs)
+        except HttpError as error:
+            if str(error.code) == "416":
+                return b""  # behind the end, as a slice is
+            raise
+        except FileNotFoundError as error:
+            if await self._isdir(path):
+                raise _is_a_directory(path) from error
+            raise
+        return data
+
+    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("chunk_size", self.download_chunk_size)
+        await super()._get_file(rpath, lpath, **kwargs)
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if not self.split_path(path)[1]:
+            raise _is_a_directory(path)
+        if mode != "rb":
+            kwargs["block_size"] = kwargs.get("block_size") or self.upload_chunk_size
+            return super()._open(path, mode=mode, **kwargs)
+        kwargs["cache_type"] = kwargs.get("cache_type") or "proportional"
+        kwargs["block_size"] = kwargs.get("block_size") or self.download_chunk_size
+        file = super()._open(path, mode=mode, **kwargs)
+        if file.details["type"] == "directory":
+            raise _is_a_directory(path)
+        return file
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        if "x" in mode and self.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if "a" not in mode:
+            return super()._open_whole(path, mode, **kwargs)
+        # gcsfs would overwrite. Objects cannot grow: the old content is written again.
+        before = self.cat_file(path) if self.exists(path) else b""
+        writer = super()._open_whole(path, "wb", **kwargs)
+        writer.write(before)
+        return writer
+
+    async def _pipe_file(self, path: str, data: bytes, **kwargs: Any) -> Any:
+        kwargs.setdefault("chunksize", self.upload_chunk_size)
+        return await super()._pipe_file(path, data, **kwargs)
+
+    async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
+        kwargs.setdefault("chunksize", self.upload_chunk_size)
+        await super()._put_file(lpath, rpath, **kwargs)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        try:
+            await super()._cp_file(path1, path2, **kwargs)
+        except FileNotFoundError:
+            # A tree is copied file by file, and its directories are no objects.
+            if not await self._isdir(path1):
+                raise
+
+    # ---- Deleting ------------------------------------------------------------------------
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        paths = [self._strip_protocol(each) for each in ([path] if isinstance(path, str) else path)]
+        if recursive:
+            for each in paths:
+                await super()._rm(each, recursive=True, **kwargs)
+        else:
+            await asyncio.gather(*map(self._rm_one, paths))
+
+    async def _rm_one(self, path: str) -> None:
+        bucket, key, _ = self.split_path(path)
+        try:
+            await (self._rm_file(path) if key else self._rmdir(bucket))
+        except FileNotFoundError as error:
+            if key and await self._isdir(path):
+                raise _is_a_directory(path) from error
+            raise
+
+
+def _default_login() -> tuple[Any, str | None]:
+    """The application default credentials and their project, or anonymous access."""
+    try:
+        # gcsfs goes on to ask the machine's metadata server, also where there is none.
+        scope = "https://www.googleapis.com/auth/devstorage.full_control"
+        credentials, project = google.auth.default(scopes=[scope])
+    except google.auth.exceptions.DefaultCredentialsError:
+        return "anon", None
+    return credentials, project
+
+
+def _is_a_directory(path: str) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
