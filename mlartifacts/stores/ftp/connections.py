@@ -34,6 +34,8 @@ _LIMIT = 8
 _TRUSTED_SECONDS = 15.0
 _KEPT_SECONDS = 240.0
 _PROBE_SECONDS = 5.0
+# How long a server without a free session is asked again, if none of its sessions are ours.
+_PATIENCE_SECONDS = 10.0
 # A socket's timeout covers a whole ``sendall``, so one call must not carry much.
 _SEND_BYTES = 2**18
 
@@ -145,6 +147,13 @@ class Connection(ftplib.FTP):
         self.answered = self.answered or not line.startswith("421")
         return line
 
+    def size(self, filename: str) -> int:
+        """Bytes in a file; another answer than SIZE's own is an error."""
+        size = super().size(filename)
+        if size is None:
+            raise ftplib.error_reply(self.lastresp)  # noqa: S321  (an exception only)
+        return size
+
     # ---- Transfers -----------------------------------------------------------------------
 
     def transfer(self, command: str, rest: int = 0) -> socket.socket:
@@ -227,6 +236,15 @@ class Download:
             self._end(clean=True)
         self.position += count
         return count
+
+    def finish(self) -> None:
+        """Take the end of the transfer, all bytes being here; what else comes is not wanted."""
+        try:
+            with memoryview(bytearray(1)) as view:
+                self.readinto(view)
+        except (OSError, EOFError, ftplib.Error):
+            return  # the bytes are here all the same, and the connection is closed
+        self.close()
 
     def close(self) -> None:
         """Stop, wherever it is.
@@ -447,6 +465,7 @@ class ConnectionPool:
     def _exchange(
         self, exchange: Callable[[Connection], T], repeatable: bool
     ) -> tuple[Connection, T]:
+        crowded_since: float | None = None
         while True:
             connection = self._borrow(probe=not repeatable)
             try:
@@ -456,23 +475,44 @@ class ConnectionPool:
                 self.give_back(connection, clean=_is_complete_reply(error))
                 if died_idle and dropped(error):
                     continue  # with another; in the end with one that was never idle
-                raise
+                if not _is_crowded(error):
+                    raise
+                # No data connection can be had: those that idle have to go, ours among them.
+                self.close_idle()
+                crowded_since = crowded_since or time.monotonic()
+                if not self._make_room(crowded_since):
+                    raise
 
     def _borrow(self, *, probe: bool) -> Connection:
-        deadline: float | None = None
+        crowded_since: float | None = None
         while True:
             connection = self._take_idle(probe=probe)
-            if connection is None:
-                try:
-                    connection = self._connect()
-                except ftplib.Error as refusal:
-                    if not _is_full(refusal):
-                        raise
-                    deadline = deadline or time.monotonic() + (self.timeout or 60.0)
-                    if self._reclaim() or self._wait(deadline):
-                        continue
+            if connection is not None:
+                return connection
+            try:
+                return self._connect()
+            except ftplib.Error as refusal:
+                crowded_since = crowded_since or time.monotonic()
+                if not _is_crowded(refusal) or not self._make_room(crowded_since):
                     raise
-            return connection
+
+    def _make_room(self, since: float) -> bool:
+        """Wait for a session where the server has no more; whether it is worth another try."""
+        with self._changed:
+            holders = list(self._parkable)
+            alone = self._lent == 0
+        if any(holder.park() for holder in holders):
+            return True
+        # While others of this process have sessions, one of theirs will end. Those of other
+        # processes may not, so they are waited for as long as a busy moment may take.
+        limit = self.timeout or 60.0
+        remaining = since + (min(limit, _PATIENCE_SECONDS) if alone else limit) - time.monotonic()
+        if remaining <= 0:
+            return False
+        with self._changed:
+            if not self._idle:
+                self._changed.wait(min(remaining, 0.1))
+        return True
 
     def _take_idle(self, *, probe: bool) -> Connection | None:
         while True:
@@ -510,20 +550,6 @@ class ConnectionPool:
         connection.answered = False
         return connection
 
-    def _reclaim(self) -> bool:
-        """Take the session of a download that nobody is reading at this moment."""
-        with self._changed:
-            holders = list(self._parkable)
-        return any(holder.park() for holder in holders)
-
-    def _wait(self, deadline: float) -> bool:
-        with self._changed:
-            if self._idle:
-                return True
-            if self._lent == 0:  # others have the server's sessions, and they may keep them
-                return False
-            return self._changed.wait(max(deadline - time.monotonic(), 0))
-
 
 class Parkable:
     """Holder of a download that it can give up and take up again."""
@@ -553,11 +579,10 @@ def _is_complete_reply(error: BaseException) -> bool:
     return isinstance(error, ftplib.error_perm | ftplib.error_temp) and reply(error) != "421"
 
 
-def _is_full(refusal: ftplib.Error) -> bool:
-    """Whether a server refuses a session because it has too many."""
-    text = str(refusal).lower()
-    crowd = any(word in text for word in ("too many", "maximum", "limit"))
-    return reply(refusal) == "421" or (reply(refusal) == "530" and crowd)
+def _is_crowded(error: BaseException) -> bool:
+    """Whether a server refuses a session, or a data connection, because it has too many."""
+    words = ("too many", "maximum", "limit")
+    return reply(error) in {"421", "425", "530"} and any(w in str(error).lower() for w in words)
 
 
 def _say_goodbye(data: ssl.SSLSocket) -> None:

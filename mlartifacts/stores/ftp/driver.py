@@ -19,7 +19,13 @@ from fsspec.spec import AbstractFileSystem
 
 from mlartifacts.stores.ftp.connections import Connection, ConnectionPool, Endpoint, Upload, reply
 from mlartifacts.stores.ftp.files import FTPReadFile, FTPWriteFile, RangeReader
-from mlartifacts.stores.ftp.listings import Entry, parse_facts, parse_line, parse_time
+from mlartifacts.stores.ftp.listings import (
+    Entry,
+    UnknownLine,
+    parse_facts,
+    parse_line,
+    parse_time,
+)
 from mlartifacts.writing import temporary_beside
 
 __all__ = ["FTPFileSystem"]
@@ -136,7 +142,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if kind == "directory" or self._is_directory(path):
                 raise _os_error(errno.EACCES, path) from error
             return None
-        except ValueError as error:
+        except UnknownLine as error:
             raise OSError(errno.EIO, str(error), path) from error
         return [entry for entry in entries if entry is not None]
 
@@ -230,9 +236,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return b""
         reader = RangeReader(self.pool, path, size)
         try:
-            data = reader.read(first, last)
-        except ftplib.error_perm as error:
-            self._refuse(error, path, exists=True)
+            data = self.read_range(reader, first, last)
         finally:
             reader.close()
         if len(data) != last - first:
@@ -252,10 +256,21 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
                     write(view[:count])
                     position += count
         except ftplib.error_perm as error:
-            self._refuse(error, path, exists=True)
+            self._refuse_reading(error, path)
         finally:
             reader.close()
         return size
+
+    def read_range(self, reader: RangeReader, start: int, end: int) -> bytes:
+        """Read through a reader, and say why it is refused if it is."""
+        try:
+            return reader.read(start, end)
+        except ftplib.error_perm as error:
+            self._refuse_reading(error, reader.path)
+
+    def _refuse_reading(self, error: ftplib.error_perm, path: str) -> NoReturn:
+        self._entry(path)  # raises where it is not there, any more
+        self._refuse(error, path, exists=True)
 
     def _size_to_read(self, path: str) -> int:
         try:
@@ -284,7 +299,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> FTPReadFile | FTPWriteFile:
         if mode == "rb":
             size = self._size_to_read(path) if size is None else size
-            kwargs.setdefault("cache_type", "adaptive")
+            kwargs.setdefault("cache_type", "proportional")
             return FTPReadFile(
                 self,
                 path,
@@ -313,7 +328,10 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             parent = self._parent(path)
             if self._is_directory(parent):
                 self._refuse(error, target, exists=True)
-            self.makedirs(parent, exist_ok=True)
+            try:
+                self.makedirs(parent, exist_ok=True)
+            except FileExistsError:
+                raise _os_error(errno.ENOTDIR, target) from error
         try:
             return self.pool.upload(f"{command} {path}")
         except ftplib.error_perm as error:

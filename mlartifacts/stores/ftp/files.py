@@ -47,7 +47,7 @@ class RangeReader(Parkable):
 
     def __init__(self, pool: ConnectionPool, path: str, size: int | None = None) -> None:
         self._pool = pool
-        self._path = path
+        self.path = path
         self._size = size
         self._download: Download | None = None
         self._lock = threading.Lock()
@@ -104,6 +104,8 @@ class RangeReader(Parkable):
             try:
                 download = self._at(start)
                 count = download.readinto(view)
+                if start + count == self._size:
+                    download.finish()
                 ended_early = count == 0 and self._size is not None and start < self._size
                 if not ended_early:
                     return count
@@ -119,10 +121,10 @@ class RangeReader(Parkable):
     def _refuse_change(self, cause: Exception) -> None:
         if self._size is None:
             return
-        size = self._pool.run(lambda connection: connection.size(self._path), repeatable=True)
+        size = self._pool.run(lambda connection: connection.size(self.path), repeatable=True)
         if size != self._size:
             raise OSError(
-                errno.EIO, f"it had {self._size} bytes and now has {size}", self._path
+                errno.EIO, f"it had {self._size} bytes and now has {size}", self.path
             ) from cause
 
     def _at(self, start: int) -> Download:
@@ -136,7 +138,7 @@ class RangeReader(Parkable):
             if download.position == start:
                 return download
             download.close()
-        self._download = self._pool.download(self._path, start)
+        self._download = self._pool.download(self.path, start)
         return self._download
 
     def _stop(self) -> None:
@@ -153,7 +155,8 @@ class FTPReadFile(AbstractBufferedFile):  # type: ignore[misc]
         super().__init__(fs, path, "rb", size=size, **kwargs)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        return self._reader.read(start, end)
+        data: bytes = self.fs.read_range(self._reader, start, end)
+        return data
 
     def close(self) -> None:
         """End the transfer that may be under way."""

@@ -13,7 +13,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
-from mlartifacts.filesystem import SyncArtifactFileSystem
+from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.ftp import STORE, clean
 from mlartifacts.stores.ftp.connections import reply
 from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["Entry", "parse_facts", "parse_line", "parse_time"]
+__all__ = ["Entry", "UnknownLine", "parse_facts", "parse_line", "parse_time"]
 
 _UNIX = re.compile(
     r"(?P<kind>[a-zA-Z-])[rwxsStTlL-]{9}\S*\s.*?(?P<size>\d+)\s+"
@@ -24,6 +24,10 @@ _DOS = re.compile(
 )
 _KINDS = {"-": "file", "d": "directory", "l": "link"}
 _FACT_KINDS = {"file": "file", "dir": "directory"}
+
+
+class UnknownLine(ValueError):
+    """A line of a listing that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ def parse_line(line: str, now: datetime | None = None) -> Entry | None:
 
     Raises
     ------
-    ValueError
-        The line has neither form. To leave it out would be to hide a file.
+    UnknownLine
+        It has neither form. To leave it out would be to hide a file.
     """
     if match := _UNIX.fullmatch(line):
         kind = _KINDS.get(match["kind"], "other")
@@ -95,7 +99,7 @@ def parse_line(line: str, now: datetime | None = None) -> Entry | None:
     elif re.fullmatch(r"total\s+\d+", line.strip(), re.IGNORECASE):
         return None
     else:
-        raise ValueError(f"a line of the server's listing has no known form: {line!r}")
+        raise UnknownLine(f"a line of the server's listing has no known form: {line!r}")
     if name in {".", ".."}:
         return None
     return Entry(name, kind, int(match["size"]) if match["size"] else None, modified, None, target)
