@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 import mlartifacts
-from mlartifacts.registry import _ROOMS
 from tests.contract.stores import HARBOURS, Harbour
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", action="append", help="only this store (an id of the contract)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,16 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harbour" not in metafunc.fixturenames:
         return
+    asked = metafunc.config.getoption("--store", default=None)
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     chosen = [
         pytest.param(harbour, id=harbour.name, marks=pytest.mark.xdist_group(harbour.name))
         for harbour in HARBOURS
-        if (harbour.writable or "writes" not in marks)
+        if (not asked or harbour.name in asked)
+        and (harbour.writable or "writes" not in marks)
         and (harbour.remote or "remote" not in marks)
         and (harbour.over_http or "over_http" not in marks)
     ]
-    rooms = Path(mlartifacts.__file__).parent / "stores"  # XXX
-    chosen = [c for c in chosen if (rooms / _ROOMS[c.values[0].scheme] / "filesystem.py").exists()]
     metafunc.parametrize("harbour", chosen, indirect=True)
 
 

@@ -24,6 +24,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+import mlartifacts
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -88,7 +90,7 @@ class Harbour:
     @property
     def missing_root(self) -> str:
         """A URI whose bucket, container or parent directory is not there."""
-        return f"{self.base}-not-there"
+        return f"{self.base}/not-there" if self.directories else f"{self.base}-not-there"
 
     # ---- Behind our backs ----------------------------------------------------------------
 
@@ -134,7 +136,10 @@ class Folder(Harbour):
     def seed(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for parent in reversed(path.relative_to(self.folder).parents):
+                (self.folder / parent).mkdir(exist_ok=True)
+                # A server need not run as the user who runs the tests.
+                (self.folder / parent).chmod(0o777)
             path.write_bytes(data)
 
     def stored(self) -> dict[str, bytes]:
@@ -143,6 +148,20 @@ class Folder(Harbour):
             for path in self.folder.rglob("*")
             if path.is_file()
         }
+
+
+class Localhost(Folder):
+    """A store where MLflow has a default for the host."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_no_host": "MLflow connects to localhost where a URI names no host",
+    }
+
+    def test_no_host(self) -> None:
+        for uri in (f"{self.scheme}://", f"{self.scheme}:///file"):
+            assert mlartifacts.locate(uri).options["host"] == "localhost"
+        with pytest.raises(mlartifacts.InvalidURI):
+            mlartifacts.url_to_fs(f"{self.scheme}:file")
 
 
 class Local(Folder):
@@ -329,7 +348,7 @@ class Gcs(Harbour):
         await (await fs._set_session()).close()
 
 
-class Sftp(Folder):
+class Sftp(Localhost):
     """SFTP on OpenSSH, with a key and a known host in ``~/.ssh``."""
 
     name = "sftp"
@@ -372,7 +391,7 @@ class InUri:
         return uri.replace(self.secrets[1], password)
 
 
-class SftpPassword(InUri, Folder):
+class SftpPassword(InUri, Localhost):
     """SFTP on asyncssh's server, with a password in the URI."""
 
     name = "sftp-password"
@@ -395,7 +414,7 @@ class SftpPassword(InUri, Folder):
         return Place(f"{self._with_password('wrong')}/file")
 
 
-class Ftp(InUri, Folder):
+class Ftp(InUri, Localhost):
     """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
 
     name = "ftp"
@@ -442,6 +461,13 @@ class Hdfs(Harbour):
     name = "hdfs"
     fixture = "hdfs"
     scheme = "hdfs"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_no_host": "a URI without a host is of the cluster that Hadoop's settings name",
+    }
+
+    def test_no_host(self) -> None:
+        for uri in ("hdfs:///file", "hdfs:/file"):
+            assert mlartifacts.locate(uri).options["host"] == "default"
 
     def new_base(self) -> str:
         base = super().new_base()

@@ -6,7 +6,6 @@ import concurrent.futures
 import multiprocessing
 import os
 import pickle
-import warnings
 from collections.abc import Iterator
 from typing import Any
 

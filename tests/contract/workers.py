@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from typing import Any
 
 
 def read_pickled(pickled: bytes) -> bytes:
