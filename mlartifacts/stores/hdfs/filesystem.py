@@ -298,6 +298,8 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     def _open_whole(
         self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
     ) -> WholeWrite:
+        if mode not in {"wb", "xb", "ab"}:
+            raise ValueError(f"HDFS files cannot be opened with mode {mode!r}.")
         there = self.driver.peek(path)
         if there is not None and there.is_dir:
             raise failure(errno.EISDIR, path)
@@ -363,6 +365,9 @@ class _Upload:
 
     def tell(self) -> int:
         return self._written
+
+    def seekable(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Complete the file, and unless a transaction holds it back, give it its name."""

@@ -101,6 +101,7 @@ class LibhdfsDriver:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._connected: Any = None
+        self._replacing = threading.Lock()
 
     @property
     def _fs(self) -> Any:
@@ -220,18 +221,27 @@ class LibhdfsDriver:
         self._fs.create_dir(_encode(path), recursive=True)
 
     def rename(self, source: str, target: str) -> None:
-        replaced = self.peek(target)
-        if replaced is None or replaced.is_dir:
+        there = self.peek(target)
+        if there is None or there.is_dir:
             self._move(source, target)
             return
-        aside = temporary_beside(target)
-        self._move(target, aside)
-        try:
-            self._move(source, target)
-        except BaseException:
-            self._move(aside, target)
-            raise
-        self.remove(aside)
+        with self._replacing:
+            aside = temporary_beside(target)
+            try:
+                self._move(target, aside)
+                kept = True
+            except OSError:
+                if self.peek(target) is not None:
+                    raise
+                kept = False  # another process replaces it at this moment
+            try:
+                self._move(source, target)
+            except BaseException:
+                if kept and self.peek(target) is None:
+                    self._move(aside, target)
+                raise
+            if kept:
+                self.remove(aside)
 
     def rename_new(self, source: str, target: str) -> None:
         if self.peek(target) is not None:
