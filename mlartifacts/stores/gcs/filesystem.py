@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
+from glob import has_magic
 from typing import Any
 
 import aiohttp
@@ -22,15 +24,23 @@ from mlartifacts.writing import WholeWrite
 
 __all__ = ["GCSArtifactFileSystem"]
 
+_LARGE = 2**20
+
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="
 )
 
 
-async def _ask(self: Any, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+async def _ask(
+    self: Any, method: str, path: str, *args: Any, data: Any = None, **kwargs: Any
+) -> Any:
+    if isinstance(data, bytes | bytearray | memoryview) and len(data) > _LARGE:
+        data = io.BytesIO(data)  # aiohttp sends it piece by piece, and warns of large bytes
     try:
-        return await GCSFileSystem._request.__wrapped__(self, method, path, *args, **kwargs)
+        return await GCSFileSystem._request.__wrapped__(
+            self, method, path, *args, data=data, **kwargs
+        )
     except aiohttp.ServerTimeoutError as error:
         # Of a type that is not tried again: one wait is what was asked for.
         raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
@@ -155,13 +165,32 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         writer.write(before)
         return writer
 
-    async def _pipe_file(self, path: str, data: bytes, **kwargs: Any) -> Any:
-        kwargs.setdefault("chunksize", self.upload_chunk_size)
-        return await super()._pipe_file(path, data, **kwargs)
+    def _abandon(self, file: Any) -> None:
+        try:
+            super()._abandon(file)
+        except (HttpError, OSError):
+            # What was sent of an upload that is not finished is no object, and Google drops it
+            # within a week; to cancel it at once is a courtesy.
+            file.closed = True
 
-    async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
+    async def _refuse_existing(self, path: str, mode: str) -> None:
+        # Google checks it again, atomically, where the emulators do not.
+        if mode == "create" and await self._exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    async def _pipe_file(
+        self, path: str, data: bytes, mode: str = "overwrite", **kwargs: Any
+    ) -> Any:
+        await self._refuse_existing(path, mode)
         kwargs.setdefault("chunksize", self.upload_chunk_size)
-        await super()._put_file(lpath, rpath, **kwargs)
+        return await super()._pipe_file(path, data, mode=mode, **kwargs)
+
+    async def _put_file(
+        self, lpath: str, rpath: str, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        await self._refuse_existing(rpath, mode)
+        kwargs.setdefault("chunksize", self.upload_chunk_size)
+        await super()._put_file(lpath, rpath, mode=mode, **kwargs)
 
     async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         try:
@@ -170,6 +199,13 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             # A tree is copied file by file, and its directories are no objects.
             if not await self._isdir(path1):
                 raise
+
+    async def _mv(self, path1: Any, path2: Any, recursive: bool = False, **kwargs: Any) -> None:
+        if isinstance(path1, str) and has_magic(path1) and await self._isfile(path1):
+            if path2.endswith("/") or await self._isdir(path2):
+                path2 = f"{path2.rstrip('/')}/{path1.rpartition('/')[2]}"
+            path1, path2 = [self._strip_protocol(path1)], [self._strip_protocol(path2)]
+        await super()._mv(path1, path2, recursive=recursive, **kwargs)
 
     # ---- Deleting ------------------------------------------------------------------------
 
