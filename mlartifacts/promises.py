@@ -128,6 +128,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "store" in vars(cls):
+            names = [scheme for scheme in cls.store.schemes if scheme]
+            # DuckDB knows a registered filesystem's URLs by these names.
+            cls.protocol = (*names, *(ALIAS + name for name in names))
         for name in _OPERATIONS:
             for spelling in (name, f"_{name}"):
                 method = getattr(cls, spelling, None)

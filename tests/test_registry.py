@@ -7,8 +7,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import fsspec
-import fsspec.registry
 import pytest
+from fsspec.registry import known_implementations
 
 import mlartifacts
 from mlartifacts.registry import store_of
@@ -87,6 +87,6 @@ def test_register_and_unregister(registered):
 
 
 def test_unregister_alone_does_nothing():
-    before = dict(fsspec.registry.known_implementations)
+    before = dict(known_implementations)
     mlartifacts.unregister()
-    assert fsspec.registry.known_implementations == before
+    assert known_implementations == before

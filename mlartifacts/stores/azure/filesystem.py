@@ -569,7 +569,6 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
     """Artifacts in Azure Blob Storage."""
 
     store = STORE
-    protocol = STORE.schemes
 
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **alone(explicit))

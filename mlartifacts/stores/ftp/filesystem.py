@@ -27,7 +27,6 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     """Artifacts on an FTP server."""
 
     store = STORE
-    protocol = STORE.schemes
 
     @classmethod
     def _clean(cls, path: str) -> str:

@@ -55,7 +55,6 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     """
 
     store = STORE
-    protocol = STORE.schemes
 
     _request = retry_request(retries=3)(_ask)
 

@@ -286,7 +286,6 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     """
 
     store = STORE
-    protocol = STORE.schemes
 
     @classmethod
     def _clean(cls, path: str) -> str:

@@ -21,7 +21,6 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     """Files on a web server; paths are whole URLs."""
 
     store = STORE
-    protocol = STORE.schemes
 
     @classmethod
     def _clean(cls, path: str) -> str:

@@ -24,7 +24,6 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
     """Local files; a reader sees the old content or the new, never half of one."""
 
     store = STORE
-    protocol = ("file", "local")
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:

@@ -54,7 +54,6 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
     """
 
     store = STORE
-    protocol = STORE.schemes
     retries = 3
 
     def unstrip_protocol(self, name: str) -> str:

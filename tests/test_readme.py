@@ -1,0 +1,73 @@
+"""The README's snippets are run, as a reader would run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlartifacts
+from mlartifacts.registry import store_of
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def snippets(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+    assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"python", "sh"}
+
+
+def test_python(moto_server, monkeypatch):
+    for name, value in moto_server.env.items():
+        monkeypatch.setenv(name, value)
+    moto_server.request("PUT", "/my-bucket")
+    names: dict[str, object] = {}
+    for snippet in snippets("python"):
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert list(names["two"].columns) == ["x", "y"]
+    assert names["table"].column_names == ["z"]
+    assert names["frame"].shape == (2, 3)
+
+
+def test_commands_are_targets_of_make():
+    commands = [line.split("#")[0].split() for text in snippets("sh") for line in text.splitlines()]
+    for make, target in commands:
+        assert make == "make"
+        env = {"PATH": os.environ["PATH"]}
+        subprocess.run(["make", "-n", target], cwd=ROOT, env=env, check=True, capture_output=True)
+
+
+def test_demo(tmp_path):
+    """What `make demo` runs."""
+    env = {"PATH": os.environ["PATH"], "ARTIFACT_ROOT": str(tmp_path / "root")}
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/demo.py"],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Done" in done.stdout
+    found = {str(p.relative_to(tmp_path / "root")) for p in (tmp_path / "root").rglob("*.*")}
+    assert {name.rpartition("/")[2] for name in found} == {
+        "penguins.csv",
+        "penguins.parquet",
+        "card.json",
+    }
+
+
+@pytest.mark.parametrize("scheme", mlartifacts.schemes())
+def test_the_tables_name_every_scheme_and_variable(scheme):
+    assert re.search(rf"`{scheme}[:`]", README) or scheme == "local"
+    for variable in store_of(scheme).variables:
+        if variable.startswith("MLFLOW_"):
+            assert f"`{variable}`" in README
