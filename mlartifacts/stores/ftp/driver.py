@@ -326,12 +326,12 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return self.pool.upload(f"{command} {path}")
         except ftplib.error_perm as error:
             parent = self._parent(path)
-            if self._is_directory(parent):
-                self._refuse(error, target, exists=True)
-            try:
-                self.makedirs(parent, exist_ok=True)
-            except FileExistsError:
-                raise _os_error(errno.ENOTDIR, target) from error
+            if not self._is_directory(parent):
+                try:
+                    self.makedirs(parent, exist_ok=True)
+                except FileExistsError:
+                    raise _os_error(errno.ENOTDIR, target) from error
+        # Again also where the directory is there: another thread may have made it meanwhile.
         try:
             return self.pool.upload(f"{command} {path}")
         except ftplib.error_perm as error:
