@@ -55,16 +55,19 @@ _LOGIN = (
 
 
 class _Retry(ExponentialRetry):  # type: ignore[misc]
-    """Azure's retries, but none after a timeout, and soon after a broken connection.
+    """Azure's retries, but none after a timeout or a failed login, and soon after a broken line.
 
     A caller who allows n seconds must not wait four times as long for the error, nor a minute
-    to hear that nobody listens.
+    to hear that nobody listens or that there is no login.
     """
 
     def increment(
         self, settings: Any, request: Any, response: Any = None, error: Any = None
     ) -> bool:
-        if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
+        if isinstance(
+            error,
+            ServiceRequestTimeoutError | ServiceResponseTimeoutError | ClientAuthenticationError,
+        ):
             return False
         again: bool = super().increment(settings, request, response=response, error=error)
         return again
@@ -616,10 +619,15 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         code = getattr(error, "error_code", None)
         code = getattr(code, "value", code) or ""
         status = getattr(error, "status_code", None)
-        if isinstance(error, ClientAuthenticationError) or status in {401, 403}:
-            return errno.EACCES, f"{self._host} refused ({code or status or 'no login'}): {_LOGIN}"
-        if not isinstance(error, HttpResponseError):  # a key that cannot sign
-            return errno.EACCES, f"the request could not be signed: {_LOGIN}"
+        if status in {401, 403}:
+            return errno.EACCES, f"{self._host} refused ({code or status}): {_LOGIN}"
+        if isinstance(error, ClientAuthenticationError):
+            # Its own text is long, and tells of each way to log in that was tried.
+            signing = type(error).__name__ == "AzureSigningError"
+            what = "the account key is none (not base64)" if signing else "no login was found"
+            return errno.EACCES, f"{what}: {_LOGIN}"
+        if not isinstance(error, HttpResponseError):
+            return errno.EIO, type(error).__name__
         if code == "ContainerNotFound":
             return errno.ENOENT, f"no such container: {self.split_path(path)[0]!r}"
         if code == "OperationTimedOut":
