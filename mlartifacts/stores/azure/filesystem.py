@@ -441,7 +441,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
             return b""  # it ends before the range begins
         except FileNotFoundError as error:
             container, key, _ = self.split_path(path)
-            if not key or await self._dir_exists(container, key):
+            if await self._dir_exists(container, key):
                 raise _directory(path) from error
             raise
         return data
@@ -602,6 +602,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         return f"{scheme}://{container}{slash}{key}"
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
+        if isinstance(error, ValueError) and not self.split_path(path)[1]:
+            return _directory(path)  # Azure's client wants a blob's name
         cause = _azure(error)
         if cause is None:
             return None

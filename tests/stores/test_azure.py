@@ -1,0 +1,700 @@
+"""Azure: which account and login a URI means, and what of adlfs' is mended."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import pickle
+import sys
+import threading
+import time
+import weakref
+
+import fsspec
+import pytest
+from azure.storage.blob import (
+    BlobServiceClient,
+    ContainerClient,
+    ContainerSasPermissions,
+    generate_container_sas,
+)
+
+import mlartifacts
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.stores.azure import STORE
+from mlartifacts.uri import parse
+from tests.servers import tcp_proxy
+
+KEY = "bm90IHRoZSBrZXk="  # base64, as keys are; no server knows it
+STRING = f"DefaultEndpointsProtocol=https;AccountName=account;AccountKey={KEY}"
+URI = "wasbs://container@account.blob.core.windows.net/run/model"
+ACCOUNT = {"account_name": "account", "account_host": "account.blob.core.windows.net"}
+
+
+def located(uri, explicit=None, /, **variables):
+    return STORE.locate(parse(uri), Environment(variables), explicit or {})
+
+
+# ---- URIs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "host"),
+    [
+        (URI, "container/run/model", "account.blob.core.windows.net"),
+        (f"{URI}/", "container/run/model", "account.blob.core.windows.net"),
+        (
+            "wasb://c@account.blob.core.chinacloudapi.cn/a",
+            "c/a",
+            "account.blob.core.chinacloudapi.cn",
+        ),
+        (
+            "wasbs://c@account.blob.core.usgovcloudapi.net",
+            "c",
+            "account.blob.core.usgovcloudapi.net",
+        ),
+        ("wasbs://c@Account.Blob.Core.Windows.Net/A", "c/A", "account.blob.core.windows.net"),
+        ("abfss://c@account.dfs.core.windows.net/a", "c/a", "account.blob.core.windows.net"),
+        ("abfs://c@account.blob.core.windows.net/a", "c/a", "account.blob.core.windows.net"),
+        (
+            "abfss://c@account.privatelink.dfs.core.windows.net/a",
+            "c/a",
+            "account.privatelink.blob.core.windows.net",
+        ),
+        (
+            "abfss://c@account.z12.dfs.storage.azure.net/a",
+            "c/a",
+            "account.z12.blob.storage.azure.net",
+        ),
+        (
+            "abfss://ws@onelake.dfs.fabric.microsoft.com/a",
+            "ws/a",
+            "onelake.blob.fabric.microsoft.com",
+        ),
+        ("wasbs://$web@account.blob.core.windows.net/a", "$web/a", "account.blob.core.windows.net"),
+        ("az://container/a/b", "container/a/b", None),
+        ("abfs://container/a", "container/a", None),
+        ("abfss://container", "container", None),
+        (
+            "wasbs://c@account.blob.core.windows.net/a#b?versionid=1%41+[1]*",
+            "c/a#b?versionid=1%41+[1]*",
+            "account.blob.core.windows.net",
+        ),
+        ("az://c/ä b//c", "c/ä b//c", None),
+    ],
+)
+def test_places(uri, path, host):
+    location = located(uri)
+    assert (location.path, location.options.get("account_host")) == (path, host)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("wasbs://account.blob.core.windows.net/path", "names no container"),
+        ("wasbs://@account.blob.core.windows.net/path", "names no container"),
+        ("az://", "names no container"),
+        ("az:///path", "names no container"),
+        ("az://localhost:10000/path", "names no container"),
+        ("wasbs://container/path", "names no account's host"),
+        ("wasbs://c@account.s3.amazonaws.com/path", "no storage account's"),
+        ("wasbs://c@account.blob.core.windows.net.evil.example/path", "no storage account's"),
+        ("wasbs://c@blob.core.windows.net/path", "no storage account's"),
+        ("wasbs://c@localhost/path", "no storage account's"),
+        ("wasbs://c:secret@account.blob.core.windows.net/path", "has a password"),
+    ],
+)
+def test_what_is_no_place(uri, message):
+    with pytest.raises(InvalidURI, match=message) as caught:
+        located(uri)
+    assert "@<account>.blob.core.windows.net/<path>" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "wasbs://c@account.blob.core.windows.net/a/b #?%41.txt",
+        "wasb://c@account.blob.core.chinacloudapi.cn",
+        "abfss://c@account.dfs.core.windows.net/a",
+        "az://c/a",
+        "abfs://c/a",
+    ],
+)
+def test_the_uri_comes_back(uri):
+    fs, path = mlartifacts.url_to_fs(uri, account_name="account", account_key=KEY)
+    assert fs.unstrip_protocol(path) == uri
+    assert fs.unstrip_protocol(uri) == uri
+    again = fsspec.AbstractFileSystem.from_json(fs.to_json())
+    assert again.unstrip_protocol(path) == uri
+
+
+# ---- Logging in --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "login"),
+    [
+        ({}, {}),
+        ({"AZURE_STORAGE_ACCESS_KEY": "k"}, {"account_key": "k"}),
+        ({"AZURE_STORAGE_ACCOUNT_KEY": "k"}, {"account_key": "k"}),
+        (
+            {"AZURE_STORAGE_ACCOUNT_KEY": "adlfs", "AZURE_STORAGE_ACCESS_KEY": "mlflow"},
+            {"account_key": "mlflow"},
+        ),
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": STRING, "AZURE_STORAGE_ACCESS_KEY": "k"},
+            {"connection_string": STRING},
+        ),
+        (
+            {"AZURE_STORAGE_ACCESS_KEY": "k", "AZURE_STORAGE_SAS_TOKEN": "sig=s"},
+            {"account_key": "k"},
+        ),
+        (
+            {"AZURE_STORAGE_SAS_TOKEN": "sig=s", "AZURE_STORAGE_CLIENT_ID": "i"},
+            {"sas_token": "sig=s"},
+        ),
+        (
+            {
+                "AZURE_STORAGE_CLIENT_ID": "i",
+                "AZURE_STORAGE_CLIENT_SECRET": "s",
+                "AZURE_STORAGE_TENANT_ID": "t",
+            },
+            {"client_id": "i", "client_secret": "s", "tenant_id": "t"},
+        ),
+        ({"AZURE_STORAGE_ANON": "true"}, {"anon": True}),
+        ({"AZURE_STORAGE_ANON": "0"}, {}),
+        ({"AZURE_STORAGE_ACCOUNT_NAME": "other"}, {}),  # the URI wins
+    ],
+)
+def test_login_of_the_environment(variables, login):
+    location = located(URI, **variables)
+    assert location.options == {**ACCOUNT, **login, "timeout": 600}
+    assert set(variables) <= set(STORE.variables)
+
+
+def test_account_of_the_environment():
+    assert located("az://c/a", AZURE_STORAGE_ACCOUNT_NAME="account").options == {
+        "account_name": "account",
+        "timeout": 600,
+    }
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("-1", None), ("", 600)])
+def test_timeout(value, seconds):
+    location = located(URI, MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT=value)
+    assert location.options["timeout"] == seconds
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "soon"])
+def test_timeout_that_is_none(value):
+    with pytest.raises(InvalidConfig, match="MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"):
+        located(URI, MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT=value)
+
+
+@pytest.mark.parametrize(
+    "explicit",
+    [
+        {"account_key": "mine"},
+        {"sas_token": "sig=mine"},
+        {"credential": object()},
+        {"anon": True},
+        {"anon": False},
+        {"connection_string": STRING.replace(KEY, "mine")},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"AZURE_STORAGE_CONNECTION_STRING": STRING},
+        {"AZURE_STORAGE_ACCESS_KEY": KEY},
+        {"AZURE_STORAGE_CONNECTION_STRING": STRING.replace("=account;", "=other;")},
+    ],
+)
+def test_a_login_given_sets_aside_the_environments(explicit, variables):
+    location = located(URI, explicit, **variables)
+    assert location.options == {**ACCOUNT, **explicit, "timeout": 600}
+
+
+@pytest.mark.parametrize(
+    "variable", ["AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY"]
+)
+def test_a_login_given_is_the_one_that_is_used(monkeypatch, variable):
+    monkeypatch.setenv(variable, STRING if "STRING" in variable else KEY)
+    theirs, _ = mlartifacts.url_to_fs(URI)
+    assert theirs.service_client.credential.account_key == KEY
+    mine, _ = mlartifacts.url_to_fs(URI, account_key="bWluZQ==")
+    assert mine.service_client.credential.account_key == "bWluZQ=="
+    nobody, _ = mlartifacts.url_to_fs(URI, anon=True)
+    assert nobody.service_client.credential is None
+    signed, _ = mlartifacts.url_to_fs(URI, sas_token="?sv=1&sig=mine")
+    assert signed.service_client.get_blob_client("c", "b").url.endswith("/c/b?sv=1&sig=mine")
+    assert signed.service_client.primary_hostname == "account.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("string", "name"),
+    [
+        (STRING.replace("=account;", "=other;"), "other"),
+        ("BlobEndpoint=https://other.blob.core.windows.net/;SharedAccessSignature=sig=a", "other"),
+        ("UseDevelopmentStorage=true;AccountName=devstoreaccount1", "devstoreaccount1"),
+    ],
+)
+def test_connection_string_of_another_account(monkeypatch, string, name):
+    with pytest.raises(InvalidConfig, match=f"'account'.*{name!r}") as caught:
+        located(URI, AZURE_STORAGE_CONNECTION_STRING=string)
+    assert KEY not in str(caught.value)
+    assert "sig" not in str(caught.value)
+    with pytest.raises(InvalidConfig):
+        mlartifacts.url_to_fs(URI, connection_string=string)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+    with pytest.raises(InvalidConfig):
+        mlartifacts.open(URI)
+    assert located("az://c/a", AZURE_STORAGE_CONNECTION_STRING=string).path == "c/a"
+
+
+def test_account_name_of_another_account():
+    with pytest.raises(InvalidConfig, match="'account'.*'other'"):
+        mlartifacts.url_to_fs(URI, account_name="other", account_key=KEY)
+
+
+@pytest.mark.parametrize("string", [KEY, "AccountKey=secret", "a;b", "secret"])
+def test_what_is_no_connection_string(string):
+    with pytest.raises(InvalidConfig, match="AZURE_STORAGE_CONNECTION_STRING") as caught:
+        located(URI, AZURE_STORAGE_CONNECTION_STRING=string)
+    assert string not in str(caught.value)
+
+
+def test_no_account():
+    with pytest.raises(InvalidConfig, match="AZURE_STORAGE_ACCOUNT_NAME"):
+        mlartifacts.url_to_fs("az://container/path")
+
+
+def test_default_credential():
+    from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential
+
+    fs, _ = mlartifacts.url_to_fs(URI)
+    assert isinstance(fs.service_client.credential, DefaultAzureCredential)
+    fs, _ = mlartifacts.url_to_fs(URI, client_id="i", client_secret="s", tenant_id="t")
+    assert isinstance(fs.service_client.credential, ClientSecretCredential)
+
+
+def test_default_credential_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "azure.identity.aio", None)
+    with pytest.raises(MissingDriver, match=r"azure-identity.*mlartifacts\[azure\]"):
+        mlartifacts.url_to_fs(URI)
+
+
+def test_no_login_is_found(monkeypatch):
+    # Of the many ways that it tries, the one that asks nothing outside this process.
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    fs, path = mlartifacts.url_to_fs(URI)
+    before = time.monotonic()
+    with pytest.raises(PermissionError, match="AZURE_STORAGE_ACCESS_KEY") as caught:
+        fs.exists(path)
+    assert caught.value.filename == path
+    assert time.monotonic() - before < 5
+
+
+def test_secrets_stay_here(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCESS_KEY", KEY)
+    fs, _ = mlartifacts.url_to_fs(URI)
+    shown = [repr(fs), str(fs), fs.to_json(), repr(fs.storage_options), repr(located(URI))]
+    assert not [text for text in shown if KEY in text]
+    assert KEY.encode() not in pickle.dumps(fs)
+    assert json.loads(fs.to_json())["uri"] == "wasbs://account.blob.core.windows.net"
+    monkeypatch.setenv("AZURE_STORAGE_ACCESS_KEY", "bmV3")
+    again = pickle.loads(pickle.dumps(fs))
+    assert again.service_client.credential.account_key == "bmV3"
+
+
+# ---- On a server -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(azurite, monkeypatch):
+    for name, value in azurite.env.items():
+        monkeypatch.setenv(name, value)
+    return azurite.new_root()
+
+
+@pytest.fixture
+def fs(root):
+    return mlartifacts.url_to_fs(root)[0]
+
+
+@pytest.fixture
+def container(root):
+    return parse(root).username
+
+
+@pytest.fixture
+def raw(azurite, container):
+    """The container, by Azure's own client."""
+    with ContainerClient.from_connection_string(azurite.connection_string, container) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(azurite, monkeypatch, root):
+    with tcp_proxy.proxied(azurite.url) as proxy:
+        through = azurite.connection_string.replace(azurite.url, proxy.url)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", through)
+        yield proxy
+
+
+def test_sas_token(azurite, root, container, raw, monkeypatch):
+    signature = generate_container_sas(
+        azurite.account,
+        container,
+        azurite.key,
+        permission=ContainerSasPermissions(
+            read=True, write=True, delete=True, list=True, create=True
+        ),
+        expiry=datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1),
+    )
+    string = f"BlobEndpoint={azurite.endpoint};SharedAccessSignature={signature}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+    fs, path = mlartifacts.url_to_fs(f"{root}/tree")
+    fs.makedirs(path, exist_ok=True)  # asking for the container is not allowed
+    fs.pipe_file(f"{path}/one", b"1")
+    fs.cp(f"{path}/one", f"{path}/two")
+    assert fs.find(path) == [f"{path}/one", f"{path}/two"]
+    fs.rm(path, recursive=True)
+    assert not list(raw.list_blobs())
+
+
+def test_wrong_key(azurite, root, monkeypatch):
+    for key in ("bm90IHRoZSBrZXk=", "no base64!"):
+        wrong = azurite.connection_string.replace(azurite.key, key)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", wrong)
+        fs, path = mlartifacts.url_to_fs(f"{root}/file")
+        for act in (fs.exists, fs.cat_file, fs.ls, fs.isdir):
+            with pytest.raises(PermissionError, match="AZURE_STORAGE_ACCESS_KEY") as caught:
+                act(path)
+            assert caught.value.filename == path
+            assert key not in str(caught.value)
+
+
+def test_missing_container_is_named(fs):
+    with pytest.raises(FileNotFoundError, match="no such container: 'not-there'"):
+        fs.pipe_file("not-there/file", b"x")
+    with pytest.raises(FileNotFoundError, match="not-there"):
+        fs.info("not-there")
+    with pytest.raises(OSError, match="InvalidResourceName"):
+        fs.ls("No_Container!")
+
+
+def test_nobody_listens(azurite, root, refused_port, monkeypatch):
+    down = azurite.connection_string.replace(azurite.url, f"http://127.0.0.1:{refused_port}")
+    fs, path = mlartifacts.url_to_fs(f"{root}/file", connection_string=down)
+    before = time.monotonic()
+    for act in (fs.exists, fs.cat_file):
+        with pytest.raises(ConnectionRefusedError) as caught:
+            act(path)
+        assert caught.value.filename == path
+    assert time.monotonic() - before < 20
+
+
+def test_steps_that_are_dots(fs, container, raw):
+    raw.upload_blob("b", b"not this")
+    for path in ("a/../b", "./b", "a/../../other/b", "a/."):
+        with pytest.raises(InvalidURI, match="step"):
+            fs.cat_file(f"{container}/{path}")
+
+
+def test_version_is_a_name_unless_asked_for(fs, container, raw):
+    raw.upload_blob("a", b"not this")
+    with pytest.raises(FileNotFoundError):
+        fs.cat_file(f"{container}/a?versionid=1")
+    fs.pipe_file(f"{container}/a?versionid=1", b"this")
+    assert raw.download_blob("a").readall() == b"not this"
+    assert fs.cat_file(f"{container}/a?versionid=1") == b"this"
+    aware = mlartifacts.filesystem("az", version_aware=True)
+    assert aware.split_path("c/a?versionid=1") == ("c", "a", "1")
+
+
+# ---- Directories that are blobs ----------------------------------------------------------
+
+
+@pytest.fixture
+def marked(container, raw):
+    """Directories as portals and hierarchical accounts leave them."""
+    raw.upload_blob("tree/", b"")
+    raw.upload_blob("tree/empty/", b"")
+    raw.upload_blob("tree/folder", b"", metadata={"hdi_isfolder": "true"})
+    raw.upload_blob("tree/folder/file", b"1")
+    raw.upload_blob("treetop", b"2")
+    return f"{container}/tree"
+
+
+def test_markers_are_directories(fs, marked):
+    assert fs.ls(marked) == [f"{marked}/empty", f"{marked}/folder"]
+    assert [entry["type"] for entry in fs.ls(marked, detail=True)] == ["directory"] * 2
+    assert fs.ls(f"{marked}/empty") == []
+    assert fs.find(marked) == [f"{marked}/folder/file"]
+    assert fs.isdir(f"{marked}/empty")
+    assert fs.isdir(f"{marked}/folder")
+    with pytest.raises(IsADirectoryError):
+        fs.open(f"{marked}/folder")
+    assert list(fs.walk(marked)) == [
+        (marked, ["empty", "folder"], []),
+        (f"{marked}/empty", [], []),
+        (f"{marked}/folder", [], ["file"]),
+    ]
+
+
+def test_markers_are_deleted(fs, marked, raw):
+    fs.rm(marked, recursive=True)
+    assert [blob.name for blob in raw.list_blobs()] == ["treetop"]
+
+
+def test_maxdepth(fs, container):
+    fs.pipe({f"{container}/{name}": b"" for name in ("a", "d/b", "d/e/c", "d/e/f/g")})
+    assert fs.find(container, maxdepth=1) == [f"{container}/a"]
+    assert fs.find(container, maxdepth=2) == [f"{container}/a", f"{container}/d/b"]
+    assert fs.find(f"{container}/d", maxdepth=1, withdirs=True) == [
+        f"{container}/{name}" for name in ("d", "d/b", "d/e")
+    ]
+    assert fs.glob(f"{container}/*/*") == [f"{container}/d/b", f"{container}/d/e"]
+
+
+# ---- Containers --------------------------------------------------------------------------
+
+
+def test_containers(fs, container, azurite):
+    name = f"made-by-{container}"
+    fs.mkdir(name)
+    assert fs.isdir(name)
+    assert name in fs.ls("")
+    with pytest.raises(FileExistsError):
+        fs.mkdir(name, exist_ok=False)
+    with pytest.raises(FileNotFoundError):
+        fs.mkdir(f"{name}-2/below", create_parents=False)
+    fs.pipe_file(f"{name}/file", b"x")
+    with pytest.raises(OSError, match="not empty"):
+        fs.rmdir(name)
+    assert fs.cat_file(f"{name}/file") == b"x"
+    fs.rm(f"{name}/file")
+    fs.rmdir(name)
+    assert not fs.exists(name)
+    assert fs.exists(container)
+
+
+def test_container_is_no_file(fs, container):
+    for mode in ("rb", "wb", "xb"):
+        with pytest.raises(OSError, match="directory|exists"):
+            fs.open(container, mode)
+    for act in (fs.cat_file, lambda path: fs.pipe_file(path, b"x")):
+        with pytest.raises(IsADirectoryError):
+            act(container)
+
+
+# ---- Writing in blocks -------------------------------------------------------------------
+
+
+def write(fs, path, letter, blocks=3, mode="wb"):
+    file = fs.open(path, mode, block_size=2**20)
+    for _ in range(blocks):
+        file.write(letter * 2**20)
+    return file
+
+
+def test_blocks(fs, container, raw):
+    path = f"{container}/file"
+    file = write(fs, path, b"a")
+    assert not fs.exists(path)
+    file.write(b"end")
+    file.close()
+    assert raw.download_blob("file").readall() == b"a" * 3 * 2**20 + b"end"
+    assert fs.info(path)["type"] == "file"
+
+
+def test_blocks_of_a_broken_write(fs, container, raw):
+    raw.upload_blob("file", b"old")
+    with pytest.raises(KeyError), write(fs, f"{container}/file", b"a"):
+        raise KeyError
+    assert raw.download_blob("file").readall() == b"old"
+    with pytest.raises(KeyError), write(fs, f"{container}/new", b"a"):
+        raise KeyError
+    assert fs.find(container) == [f"{container}/file"]
+
+
+def test_blocks_of_two_writers(fs, container, raw):
+    path = f"{container}/file"
+    first, second = write(fs, path, b"a"), write(fs, path, b"b")
+    second.close()
+    with pytest.raises(OSError, match="another write") as caught:
+        first.close()
+    assert caught.value.filename == path
+    assert raw.download_blob("file").readall() == b"b" * 3 * 2**20
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_exclusive_to_the_end(fs, container, raw, blocks):
+    path = f"{container}/file"
+    file = write(fs, path, b"a", blocks, "xb")
+    raw.upload_blob("file", b"theirs", overwrite=True)
+    with pytest.raises(FileExistsError) as caught:
+        file.close()
+    assert caught.value.filename == path
+    assert raw.download_blob("file").readall() == b"theirs"
+    with pytest.raises(FileExistsError):
+        fs.open(path, "xb")
+
+
+def test_transaction_of_blocks(fs, container, raw):
+    with fs.transaction:
+        with fs.open(f"{container}/large", "wb", block_size=2**20) as file:
+            file.write(b"a" * 3 * 2**20)
+        with fs.open(f"{container}/small", "wb") as file:
+            file.write(b"b")
+        assert fs.find(container) == []
+    assert raw.download_blob("large").readall() == b"a" * 3 * 2**20
+    assert raw.download_blob("small").readall() == b"b"
+
+
+def test_append_in_blocks(fs, container, raw):
+    old = bytes(range(256)) * 2**13
+    raw.upload_blob("file", old)
+    with fs.open(f"{container}/file", "ab", block_size=2**20) as file:
+        assert file.tell() == len(old)
+        file.write(b"new")
+    assert raw.download_blob("file").readall() == old + b"new"
+
+
+def test_settings_of_content(fs, container, raw):
+    content = {"content_settings": {"content_type": "text/x-test"}}
+    with fs.open(f"{container}/small", "wb", **content) as file:
+        file.write(b"x")
+    with fs.open(f"{container}/large", "wb", block_size=2**20, **content) as file:
+        file.write(b"x" * 2**21)
+    for blob in raw.list_blobs():
+        assert blob.content_settings.content_type == "text/x-test"
+
+
+# ---- Requests, connections and time ------------------------------------------------------
+
+
+def test_requests(proxy, root, raw):
+    for name in ("tree/one", "tree/two", "treetop/three", "new"):
+        raw.upload_blob(name, b"0123456789")
+    fs, path = mlartifacts.url_to_fs(root)
+
+    def asked(act, *args, **kwargs):
+        proxy.requests.clear()
+        act(*args, **kwargs)
+        return [(request.method, request.target.partition("?")[0]) for request in proxy.requests]
+
+    base = f"/devstoreaccount1/{path}"
+    assert asked(fs.ls, f"{path}/tree") == [("GET", base)]
+    assert asked(fs.ls, path) == [("GET", base)]
+    assert asked(fs.find, f"{path}/tree") == [("GET", base)]
+    assert asked(fs.glob, f"{path}/tree/*") == [("GET", base)]
+    assert asked(fs.info, f"{path}/new") == [("HEAD", f"{base}/new")]
+    assert asked(fs.cat_file, f"{path}/new", 1, 3) == [("GET", f"{base}/new")]
+    assert asked(fs.pipe_file, f"{path}/new", b"x") == [("PUT", f"{base}/new")]
+    assert asked(fs.cp_file, f"{path}/new", f"{path}/copy") == [("PUT", f"{base}/copy")]
+    assert asked(fs.rm, f"{path}/copy") == [("DELETE", f"{base}/copy")]
+
+    def read():
+        with fs.open(f"{path}/tree/one") as file:
+            assert file.read() == b"0123456789"
+
+    def write():
+        with fs.open(f"{path}/new", "wb") as file:
+            file.write(b"x")
+
+    assert asked(read) == [("HEAD", f"{base}/tree/one"), ("GET", f"{base}/tree/one")]
+    assert asked(write) == [("PUT", f"{base}/new")]
+    raw.upload_blob("tree/0", b"")  # and nothing of this is remembered
+    assert fs.ls(f"{path}/tree") == [f"{path}/tree/{name}" for name in ("0", "one", "two")]
+
+
+def test_cut_while_reading(proxy, root, raw):
+    data = bytes(range(256)) * 2**13
+    raw.upload_blob("file", data)
+    fs, path = mlartifacts.url_to_fs(f"{root}/file")
+    assert fs.cat_file(path) == data
+    proxy.cut()  # an idle connection
+    assert fs.cat_file(path) == data
+
+    def cut_once():
+        while proxy.cut_after:
+            time.sleep(0.001)
+        proxy.cut_after = None
+
+    proxy.cut_after = 100_000
+    waiter = threading.Thread(target=cut_once)
+    waiter.start()
+    assert fs.cat_file(path) == data  # the rest came over another connection
+    waiter.join()
+
+
+def test_hang_while_reading(proxy, root, raw, monkeypatch):
+    raw.upload_blob("file", b"x" * 2**21)
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    fs, path = mlartifacts.url_to_fs(f"{root}/file")
+    assert fs.exists(path)
+    proxy.delay = 0.02
+
+    def swallow():
+        while proxy.bytes_to_client < 100_000:
+            time.sleep(0.001)
+        proxy.swallow = True
+
+    proxy.bytes_to_client = 0
+    waiter = threading.Thread(target=swallow)
+    waiter.start()
+    before = time.monotonic()
+    with pytest.raises(TimeoutError):
+        fs.cat_file(path)
+    waiter.join()
+    assert time.monotonic() - before < 10
+
+
+def test_connections_are_closed(proxy, root):
+    fs, path = mlartifacts.url_to_fs(root)
+    assert fs.exists(path)
+    client = weakref.ref(fs.service_client)
+    session = client()._pipeline._transport.session
+    assert not session.closed
+    type(fs).clear_instance_cache()
+    del fs
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while not session.closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert session.closed
+
+
+# ---- With MLflow -------------------------------------------------------------------------
+
+
+def test_mlflow_reads_and_writes_the_same(root, fs, container, tmp_path):
+    from mlflow.store.artifact.azure_blob_artifact_repo import AzureBlobArtifactRepository
+
+    repository = AzureBlobArtifactRepository(f"{root}/run/artifacts")
+    (tmp_path / "theirs ü#1.txt").write_bytes(b"theirs")
+    repository.log_artifact(str(tmp_path / "theirs ü#1.txt"), "deep")
+    with mlartifacts.open(f"{root}/run/artifacts/deep/theirs ü#1.txt") as file:
+        assert file.read() == b"theirs"
+    with mlartifacts.open(f"{root}/run/artifacts/deep/ours %41.txt", "wb") as file:
+        file.write(b"ours")
+    listed = [(info.path, info.file_size) for info in repository.list_artifacts("deep")]
+    assert listed == [("deep/ours %41.txt", 4), ("deep/theirs ü#1.txt", 6)]
+    repository._download_file("deep/ours %41.txt", str(tmp_path / "ours"))
+    assert (tmp_path / "ours").read_bytes() == b"ours"
+    repository.client.close()
+
+
+def test_by_entry_point(root, azurite):
+    """With nothing of this package imported by name."""
+    with fsspec.open(f"{root}/file", "wb") as file:
+        file.write(b"x")
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
+        name = parse(root).username
+        assert client.get_blob_client(name, "file").download_blob().readall() == b"x"
