@@ -194,6 +194,8 @@ class LibhdfsDriver:
         except OSError as error:
             if error.errno is None and (found := self.peek(path)) and not found.is_dir:
                 return None
+            if error.errno == errno.EINVAL:
+                raise failure(errno.ENOENT, path) from error
             raise
         return [found for each in entries if (found := _status(_decode(each), each))]
 
@@ -211,7 +213,12 @@ class LibhdfsDriver:
         return False
 
     def open(self, path: str) -> _Reader:
-        return _Reader(self._fs.open_input_file(_encode(path)))
+        try:
+            return _Reader(self._fs.open_input_file(_encode(path)))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise failure(errno.ENOENT, path) from error
+            raise
 
     def create(self, path: str) -> Any:
         # Without this, pyarrow compresses what is written under a name that ends in ".gz".

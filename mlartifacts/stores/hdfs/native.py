@@ -7,7 +7,8 @@ What to know of it (0.14):
 - An error of the cluster is a ``RuntimeError`` whose text holds the Java exception's name.
 - A simple cluster's user comes from ``HADOOP_USER_NAME``, at each connection, and from
   nowhere else. With Kerberos, a ticket cache needs its principal named beside it.
-- A client does not work in a forked child; a new one does.
+- A client does not work in a forked child, and freeing it there hangs; a new one works.
+- A ``viewfs`` must have a ``linkFallback`` in its mount table.
 - Seeking or reading past a file's end panics.
 """
 
@@ -22,6 +23,7 @@ import queue
 import re
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -56,6 +58,24 @@ _ERRNO_OF = {
 }
 
 
+_drivers: weakref.WeakSet[NativeDriver] = weakref.WeakSet()
+_inherited: list[Any] = []
+
+
+def _disown() -> None:
+    """In a forked child: begin anew, and keep what was the parent's from being freed.
+
+    Freeing it would wait for threads of the parent.
+    """
+    for driver in _drivers:
+        _inherited.append(driver._connected)
+        driver._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
+
+
 class NativeDriver:
     """The operations of a cluster through ``hdfs_native.Client``."""
 
@@ -63,22 +83,23 @@ class NativeDriver:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._lock = threading.Lock()
-        self._clients: dict[int, Any] = {}  # by process
-        self._calls = _Calls(cluster.timeout)
         self._url, self._conf, self._identity = _connection(cluster)
+        self._begin()
+        _drivers.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._connected: Any = None
+        self._calls = _Calls(self._cluster.timeout)
 
     @property
     def _client(self) -> Any:
-        process = os.getpid()
-        client = self._clients.get(process)
+        client = self._connected
         if client is None:
             from hdfs_native import Client
 
             with self._lock:
-                self._calls = _Calls(self._cluster.timeout)
-                client = Client(self._url, self._conf, **self._identity)
-                self._clients = {process: client}
+                client = self._connected = Client(self._url, self._conf, **self._identity)
         return client
 
     def _call(self, function: Callable[..., T], *args: Any) -> T:
@@ -86,7 +107,7 @@ class NativeDriver:
             return self._calls(function, *args)
         except TimeoutError:
             # It waits on a connection that answers nobody; the next call gets another.
-            self._clients = {}
+            self._connected = None
             raise
 
     # ---- Operations ----------------------------------------------------------------------
@@ -150,6 +171,12 @@ class NativeDriver:
             return self._explain_os(error, text, path)
         if not isinstance(error, RuntimeError):
             return None
+        if "No viewfs fallback" in text:
+            return InvalidConfig(
+                "hdfs-native serves a viewfs only if its mount table has a linkFallback"
+                f" (fs.viewfs.mounttable.{self._where().removeprefix('viewfs://')}.linkFallback):"
+                " add one, or use driver='pyarrow'."
+            )
         java, message = _java(error)
         if java == "SafeModeException":
             message = "the NameNode is in safe mode: nothing is written"
