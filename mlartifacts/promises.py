@@ -32,7 +32,7 @@ from fsspec.implementations.local import LocalFileSystem, make_path_posix, trail
 from fsspec.utils import isfilelike, other_paths, stringify_path
 
 from mlartifacts import reading  # noqa: F401  (registers its cache with fsspec)
-from mlartifacts.environment import Environment
+from mlartifacts.environment import Environment, values
 from mlartifacts.errors import ArtifactError
 from mlartifacts.reading import checked
 from mlartifacts.secrets import fingerprint
@@ -93,7 +93,7 @@ class _EnvironmentToken:
     """
 
     def __get__(self, instance: object, owner: type[ArtifactFileSystem]) -> str:
-        return fingerprint(*map(os.environ.get, owner.store.variables))
+        return fingerprint(values(owner.store.variables))
 
 
 class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]

@@ -21,21 +21,16 @@ _key = secrets.token_bytes(32)
 _values: dict[str, str] = {}
 
 
-def fingerprint(*parts: str | None) -> str:
-    """Hash values that must be told apart but not shown, the same way all through a process."""
-    digest = hashlib.blake2b(key=_key, digest_size=12)
-    for part in parts:
-        # Each part goes in with a mark of its end, so that ("ab", "c") is not ("a", "bc").
-        digest.update(b"-" if part is None else b"+" + part.encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
-    return digest.hexdigest()
+def fingerprint(value: bytes) -> str:
+    """Hash what must be told apart but not shown, the same way all through a process."""
+    return hashlib.blake2b(value, key=_key, digest_size=12).hexdigest()
 
 
 def hide(value: str) -> str:
     """Keep a secret in this process and give the handle that stands for it in a URI."""
     if _HANDLE.fullmatch(value):  # hiding twice must not lose the value
         return value
-    handle = _PREFIX + fingerprint(value)
+    handle = _PREFIX + fingerprint(value.encode("utf-8", "surrogatepass"))
     _values[handle] = value
     return handle
 

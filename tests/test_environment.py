@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlartifacts.environment import Environment
+from mlartifacts.environment import Environment, values
 from mlartifacts.errors import InvalidConfig
 
 
@@ -64,3 +64,16 @@ def test_the_process_is_read_when_asked(monkeypatch):
     assert environment.text("MLARTIFACTS_TEST") == "one"
     monkeypatch.setenv("MLARTIFACTS_TEST", "two")
     assert environment.text("MLARTIFACTS_TEST") == "two"
+
+
+def test_values_tell_a_change(monkeypatch):
+    names = ("MLARTIFACTS_ONE", "MLARTIFACTS_TWO")
+    seen = [values(names)]
+    for name, value in (("MLARTIFACTS_ONE", "x"), ("MLARTIFACTS_TWO", "x"), (names[0], "é")):
+        monkeypatch.setenv(name, value)
+        seen.append(values(names))
+    monkeypatch.delenv("MLARTIFACTS_ONE")
+    seen.append(values(names))
+    assert len(set(seen)) == len(seen)
+    monkeypatch.delenv("MLARTIFACTS_TWO")
+    assert values(names) == seen[0]
