@@ -173,6 +173,7 @@ class Connection(ftplib.FTP):
             chunks = []
             while chunk := data.recv(2**16):
                 chunks.append(chunk)
+            _say_goodbye(data)
         self.voidresp()
         text = b"".join(chunks).decode(self.encoding, "surrogateescape")
         return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
@@ -227,6 +228,7 @@ class Download:
         try:
             count = self._data.recv_into(view)
             if count == 0:
+                _say_goodbye(self._data)
                 self._data.close()
                 self._connection.voidresp()
         except BaseException as error:
@@ -316,8 +318,7 @@ class Upload:
     def finish(self) -> None:
         """Tell the server that this was all, and wait until it says that it has everything."""
         try:
-            if isinstance(self._data, ssl.SSLSocket):
-                _say_goodbye(self._data)
+            _say_goodbye(self._data)
             self._data.close()
             self._connection.voidresp()
         except BaseException as error:
@@ -585,8 +586,10 @@ def _is_crowded(error: BaseException) -> bool:
     return reply(error) in {"421", "425", "530"} and any(w in str(error).lower() for w in words)
 
 
-def _say_goodbye(data: ssl.SSLSocket) -> None:
-    """End TLS properly, as some servers require of an upload; most do not answer to it."""
+def _say_goodbye(data: socket.socket) -> None:
+    """End TLS properly, as servers may require; not all of them answer to it."""
+    if not isinstance(data, ssl.SSLSocket):
+        return
     try:
         data.settimeout(_shorter(data.gettimeout()))
         data.unwrap()

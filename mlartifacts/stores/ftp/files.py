@@ -56,16 +56,15 @@ class RangeReader(Parkable):
 
     def read(self, start: int, end: int) -> bytes:
         """Read the bytes from `start` to `end`; fewer only where the file ends before."""
-        parts: list[bytes] = []
-        buffer = bytearray(min(max(end - start, 0), 2**20))
+        buffer = bytearray(max(end - start, 0))
+        filled = 0
         with self._held(), memoryview(buffer) as view:
-            while start < end:
-                count = self._some(start, view[: end - start])
+            while filled < len(buffer):
+                count = self._some(start + filled, view[filled:])
                 if count == 0:
                     break
-                parts.append(bytes(view[:count]))
-                start += count
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                filled += count
+            return bytes(view[:filled])
 
     def readinto(self, start: int, view: memoryview) -> int:
         """Read some bytes at `start`; 0 where the file ends."""

@@ -22,6 +22,14 @@ _DOS = re.compile(
     r"(?P<name>\S.*)",
     re.DOTALL,
 )
+_DOS_DATE = re.compile(r"(\d\d)-(\d\d)-(\d{2,4})\s+(\d\d):(\d\d)\s*([AP]M)?")
+_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\.\d+)?")
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        "jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1
+    )
+}
 _KINDS = {"-": "file", "d": "directory", "l": "link"}
 _FACT_KINDS = {"file": "file", "dir": "directory"}
 
@@ -107,35 +115,41 @@ def parse_line(line: str, now: datetime | None = None) -> Entry | None:
 
 def parse_time(text: str) -> datetime | None:
     """The time of MDTM and of facts, which is UTC."""
-    digits, _, fraction = text.strip().partition(".")
-    try:
-        time = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
         return None
-    return time + timedelta(seconds=float(f"0.{fraction}")) if fraction.isdigit() else time
+    *parts, fraction = match.groups()
+    time = _utc(*map(int, parts))
+    return time + timedelta(seconds=float(fraction)) if time and fraction else time
 
 
 def _unix_date(text: str, now: datetime) -> datetime | None:
-    month, day, when = text.split()
-    try:
-        if ":" not in when:
-            return datetime.strptime(f"{when} {month} {day}", "%Y %b %d").replace(tzinfo=UTC)
-        # Without a year it is the last such date, give or take a clock that is ahead.
-        for year in (now.year, now.year - 1):
-            time = datetime.strptime(f"{year} {month} {day} {when}", "%Y %b %d %H:%M")
-            if time.replace(tzinfo=UTC) <= now + timedelta(days=1):
-                return time.replace(tzinfo=UTC)
-    except ValueError:  # another language's month, or the 29th of February of a wrong year
-        pass
+    name, day_text, when = text.split()
+    month, day = _MONTHS.get(name.lower()), int(day_text)
+    if month is None:  # in another language
+        return None
+    hour, colon, minute = when.partition(":")
+    if not colon:
+        return _utc(int(when), month, day)
+    # Without a year it is the last such date, give or take a clock that is ahead.
+    for year in (now.year, now.year - 1):
+        time = _utc(year, month, day, int(hour), int(minute))
+        if time is not None and time <= now + timedelta(days=1):
+            return time
     return None
 
 
 def _dos_date(text: str) -> datetime | None:
-    day, clock = text.split(maxsplit=1)
-    year = "%Y" if len(day) == 10 else "%y"
-    hour = "%I:%M%p" if clock.endswith("M") else "%H:%M"
+    month, day, year, hour, minute, half = _DOS_DATE.fullmatch(text).groups()  # type: ignore[union-attr]
+    hours = int(hour) % 12 + 12 * (half == "PM") if half else int(hour)
+    return _utc(
+        int(year) + (2000 if len(year) == 2 else 0), int(month), int(day), hours, int(minute)
+    )
+
+
+def _utc(*parts: int) -> datetime | None:
+    """A time, or ``None`` for a 30th of February."""
     try:
-        time = datetime.strptime(f"{day} {clock.replace(' ', '')}", f"%m-%d-{year} {hour}")
+        return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
     except ValueError:
         return None
-    return time.replace(tzinfo=UTC)
