@@ -77,7 +77,8 @@ def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFile
     path = store.path(parsed)
     root = store.root(parsed)
     if root is not None:
-        options.setdefault("uri", root.with_handle())
+        # First, as fsspec puts it: its cache of instances minds the order.
+        options = {"uri": root.with_handle(), **options}
     cls = store.filesystem_class()
     return cls(**options), cls._clean(path)
 
