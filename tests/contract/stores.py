@@ -11,9 +11,13 @@ A key of ``exceptions`` is a test's name (``test_append``) or one case of it
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import json
+import os
+import pickle
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +29,7 @@ from typing import Any, ClassVar
 import pytest
 
 import mlartifacts
+from tests.contract import workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +155,7 @@ class Folder(Harbour):
         }
 
 
-class Localhost(Folder):
+class Localhost(Harbour):
     """A store where MLflow has a default for the host."""
 
     exceptions: ClassVar[Mapping[str, str]] = {
@@ -185,7 +190,33 @@ class Local(Folder):
         return super().uri(urllib.parse.quote(name))
 
 
-class S3(Harbour):
+class Bucket(Harbour):
+    """A store of keys and values: directories are how its keys are shown."""
+
+    directories = False
+    over_http = True
+    _flat = "a key may be the beginning of another: there are no directories in the way"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_directory_written_as_a_file": _flat,
+        "test_file_used_as_a_directory": _flat,
+    }
+
+    def test_directory_written_as_a_file(self, fs: Any, root: str) -> None:
+        self.seed({"folder/file": b"x"})
+        with fs.open(f"{root}/folder", "wb") as file:
+            file.write(b"beside it")
+        assert self.stored() == {"folder/file": b"x", "folder": b"beside it"}
+        assert fs.cat_file(f"{root}/folder") == b"beside it"
+        assert fs.cat_file(f"{root}/folder/file") == b"x"
+
+    def test_file_used_as_a_directory(self, fs: Any, root: str) -> None:
+        self.seed({"file": b"x"})
+        with fs.open(f"{root}/file/below", "wb") as file:
+            file.write(b"y")
+        assert self.stored() == {"file": b"x", "file/below": b"y"}
+
+
+class S3(Bucket):
     """S3 on moto, which verifies no credentials."""
 
     name = "s3"
@@ -228,12 +259,10 @@ class S3(Harbour):
         await (await fs.set_session()).close()
 
 
-class Azure(Harbour):
+class Azure(Bucket):
     """Azure Blob Storage on azurite."""
 
     fixture = "azurite"
-    over_http = True
-    directories = False
 
     @property
     def secrets(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -302,14 +331,12 @@ class AzureAz(Azure):
         return f"az://{self.server.new_container()}"
 
 
-class Gcs(Harbour):
+class Gcs(Bucket):
     """Google Cloud Storage on an emulator, which verifies no credentials."""
 
     name = "gcs"
     fixture = "gcs_emulator"
-    over_http = True
     scheme = "gs"
-    directories = False
 
     @property
     def _bucket(self) -> str:
@@ -348,7 +375,7 @@ class Gcs(Harbour):
         await (await fs._set_session()).close()
 
 
-class Sftp(Localhost):
+class Sftp(Localhost, Folder):
     """SFTP on OpenSSH, with a key and a known host in ``~/.ssh``."""
 
     name = "sftp"
@@ -377,21 +404,53 @@ class Sftp(Localhost):
         return Place(self.uri("file"))
 
 
-class InUri:
-    """Secrets in the URI: the password, as it is and as it is written."""
+class InUri(Localhost):
+    """A store whose secret is in the URI: the password, as it is and as it is written."""
 
-    server: Any
+    _stays = "a password in a URI never leaves the process that was given it"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **Localhost.exceptions,
+        "test_spawned_process": _stays,
+        "test_dask_workers": _stays,
+    }
 
     @property
-    def secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.server.password, urllib.parse.quote(self.server.password, safe="")
 
     def _with_password(self, password: str) -> str:
-        uri: str = self.base  # type: ignore[attr-defined]
-        return uri.replace(self.secrets[1], password)
+        return self.base.replace(self.secrets[1], password)
+
+    def _explicit(self) -> Any:
+        """The filesystem with the password as an option, which is the caller's to spread."""
+        bare = self.base.replace(f":{self.secrets[1]}@", "@")
+        return mlartifacts.filesystem(bare, password=self.server.password)
+
+    def test_spawned_process(
+        self, fs: Any, root: str, spawned: concurrent.futures.Executor
+    ) -> None:
+        self.seed({"file": b"data"})
+        path = f"{root}/file"
+        for kept in ((fs, path), mlartifacts.open(self.uri("file"))):
+            pickled = pickle.dumps(kept)
+            with pytest.raises(mlartifacts.InvalidConfig, match="password"):
+                spawned.submit(workers.read_pickled, pickled).result()
+        with pytest.raises(mlartifacts.InvalidConfig, match="password"):
+            spawned.submit(workers.read_json, fs.to_json(), path).result()
+        spread = pickle.dumps((self._explicit(), path))
+        assert spawned.submit(workers.read_pickled, spread).result() == b"data"
+
+    def test_dask_workers(self, fs: Any, root: str, dask_client: Any) -> None:
+        self.seed({"file": b"data"})
+        dask_client.run(workers.set_environment, dict(os.environ), ())
+        kept = dask_client.submit(workers.read_pickled, pickle.dumps((fs, f"{root}/file")))
+        with pytest.raises(mlartifacts.InvalidConfig, match="password"):
+            kept.result()
+        spread = pickle.dumps((self._explicit(), f"{root}/file"))
+        assert dask_client.submit(workers.read_pickled, spread).result() == b"data"
 
 
-class SftpPassword(InUri, Localhost):
+class SftpPassword(InUri, Folder):
     """SFTP on asyncssh's server, with a password in the URI."""
 
     name = "sftp-password"
@@ -414,7 +473,7 @@ class SftpPassword(InUri, Localhost):
         return Place(f"{self._with_password('wrong')}/file")
 
 
-class Ftp(InUri, Localhost):
+class Ftp(InUri, Folder):
     """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
 
     name = "ftp"
@@ -447,6 +506,7 @@ class FtpAnonymous(Ftp):
     name = "vsftpd"
     fixture = "vsftpd"
     secrets = ()  # type: ignore[assignment]
+    exceptions = Localhost.exceptions
 
     def elsewhere(self, host: str, port: int) -> Place:
         return Place(f"ftp://{host}:{port}/file")
@@ -461,42 +521,60 @@ class Hdfs(Harbour):
     name = "hdfs"
     fixture = "hdfs"
     scheme = "hdfs"
+    _no_colons = "HDFS itself refuses names with a colon"
     exceptions: ClassVar[Mapping[str, str]] = {
         "test_no_host": "a URI without a host is of the cluster that Hadoop's settings name",
+        "test_name_is_literal[colon]": _no_colons,
+        "test_name_is_literal[two colons]": _no_colons,
+        "test_name_is_literal[at]": _no_colons,
+        "test_name_is_read_as_it_is": _no_colons,
     }
+
+    def test_name_is_literal(self, fs: Any, root: str, names: tuple[str, list[str]]) -> None:
+        for write in (
+            lambda: fs.pipe_file(f"{root}/{names[0]}", b"x"),
+            lambda: mlartifacts.open(self.uri(names[0]), "wb", **self.options).open().close(),
+        ):
+            with pytest.raises(OSError, match="':' in a name") as caught:
+                write()
+            assert caught.value.errno == errno.EINVAL
+        assert self.stored() == {}
+
+    def test_name_is_read_as_it_is(self, harbour: Harbour, fs: Any, root: str) -> None:
+        from tests.contract.test_names import READABLE, read_names
+
+        read_names(harbour, fs, root, [name for name in READABLE if ":" not in name])
 
     def test_no_host(self) -> None:
         for uri in ("hdfs:///file", "hdfs:/file"):
             assert mlartifacts.locate(uri).options["host"] == "default"
 
     def new_base(self) -> str:
+        import hdfs_native
+
+        self._client = hdfs_native.Client(self.server.url)
         base = super().new_base()
-        self._client.create_dir(urllib.parse.urlsplit(base).path)
+        self._client.mkdirs(urllib.parse.urlsplit(base).path)
         return base
-
-    @property
-    def _client(self) -> Any:
-        from pyarrow.fs import HadoopFileSystem
-
-        return HadoopFileSystem(self.server.host, self.server.port)
 
     @property
     def _folder(self) -> str:
         return urllib.parse.urlsplit(self.base).path
 
     def seed(self, files: Mapping[str, bytes]) -> None:
+        import hdfs_native
+
         for name, data in files.items():
-            with self._client.open_output_stream(f"{self._folder}/{name}") as file:
+            options = hdfs_native.WriteOptions(overwrite=True)
+            with self._client.create(f"{self._folder}/{name}", options) as file:
                 file.write(data)
 
     def stored(self) -> dict[str, bytes]:
-        from pyarrow.fs import FileSelector
-
         found = {}
-        for info in self._client.get_file_info(FileSelector(self._folder, recursive=True)):
-            if info.is_file:
-                with self._client.open_input_stream(info.path) as file:
-                    found[info.path.removeprefix(f"{self._folder}/")] = file.read()
+        for status in self._client.list_status(self._folder, recursive=True):
+            if not status.isdir:
+                with self._client.read(status.path) as file:
+                    found[status.path.removeprefix(f"{self._folder}/")] = file.read()
         return found
 
     def elsewhere(self, host: str, port: int) -> Place:
@@ -504,9 +582,7 @@ class Hdfs(Harbour):
 
     def wrong_credentials(self) -> Place:
         """Another user, who may not look into the directory."""
-        import hdfs_native
-
-        hdfs_native.Client(self.server.url).set_permission(self._folder, 0o700)
+        self._client.set_permission(self._folder, 0o700)
         return Place(f"{self.base.replace('hdfs://', 'hdfs://stranger@')}/file")
 
 
@@ -518,6 +594,11 @@ class HdfsNative(Hdfs):
     def __init__(self, server: Any, home: Path) -> None:
         super().__init__(server, home)
         self.options = {"driver": "hdfs-native"}
+
+    def wrong_credentials(self) -> Place:
+        """By the variable: the driver takes a user from nowhere else."""
+        super().wrong_credentials()
+        return Place(self.uri("file"), {"HADOOP_USER_NAME": "stranger"})
 
 
 class Http(Folder):
