@@ -391,6 +391,9 @@ class Sftp(Localhost, Folder):
         self.folder = Path(urllib.parse.urlsplit(base).path)
         return base
 
+    async def close(self, fs: Any) -> None:
+        await fs.aclose()
+
     def elsewhere(self, host: str, port: int) -> Place:
         return Place(f"sftp://{self.server.user}@{host}:{port}/file")
 
@@ -465,6 +468,9 @@ class SftpPassword(InUri, Folder):
         base = super().new_base()
         self.folder = self.server.root / base.rpartition("/")[2]
         return base
+
+    async def close(self, fs: Any) -> None:
+        await fs.aclose()
 
     def elsewhere(self, host: str, port: int) -> Place:
         return Place(f"sftp://{self.server.user}:{self.secrets[1]}@{host}:{port}/file")

@@ -1,0 +1,372 @@
+"""SSH connections: made as ``ssh`` makes them, checked, and made again when they were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import asyncssh
+
+from mlartifacts.errors import ArtifactError, InvalidConfig
+from mlartifacts.stores.sftp import host_of
+from mlartifacts.uri import parse
+
+__all__ = ["LOST", "Connections", "explanation"]
+
+#: What an operation raises when the connection beneath it is gone.
+LOST = (
+    asyncssh.ConnectionLost,
+    asyncssh.DisconnectError,
+    asyncssh.SFTPConnectionLost,
+    asyncssh.SFTPNoConnection,
+    BrokenPipeError,
+    ConnectionResetError,
+)
+
+# Where ssh_config sets neither ConnectTimeout nor ServerAliveInterval. A peer that went silent
+# is noticed after four intervals.
+_CONNECT_SECONDS = 30
+_KEEPALIVE_SECONDS = 15
+
+# sshd drops fresh connections at random when many arrive at once (MaxStartups), as they do when
+# a cluster's workers begin.
+_ATTEMPTS = 4
+_PAUSE_SECONDS = 0.2
+
+_USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
+_GLOBAL_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+
+
+class _Session(NamedTuple):
+    client: Any
+    pool: Any
+
+
+class Connections:
+    """The connection of one filesystem, open from its first use on, and its SFTP channels.
+
+    It stands in the place of sshfs's pool, which is bound to one connection for good.
+
+    Parameters
+    ----------
+    host : str
+        A name, an address or an alias of ssh_config.
+    arguments : mapping
+        asyncssh's options.
+    pool_of : callable
+        Makes sshfs's pool of channels for a connection.
+    """
+
+    def __init__(
+        self, host: str, arguments: Mapping[str, Any], pool_of: Callable[[Any], Any]
+    ) -> None:
+        self.host = host
+        self._arguments = dict(arguments)
+        self._pool_of = pool_of
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: _Session | None = None
+        self._connecting: asyncio.Task[_Session] | None = None
+
+    async def run(
+        self, operation: Callable[[Any], Awaitable[Any]], done: tuple[type[Exception], ...] = ()
+    ) -> Any:
+        """Call `operation` with a channel, and once more on a new connection if this one is lost.
+
+        Parameters
+        ----------
+        operation : callable
+            Something that may be done twice.
+        done : tuple of exception types
+            What the second call raises if the first was carried out and only its answer lost.
+        """
+        session = await self._connected()
+        try:
+            async with _channel(session.pool) as channel:
+                return await operation(channel)
+        except LOST:
+            self._forget(session)
+        session = await self._connected()
+        try:
+            async with _channel(session.pool) as channel:
+                return await operation(channel)
+        except done:
+            return None
+        except LOST:
+            self._forget(session)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def get(self) -> AsyncIterator[Any]:
+        """Give a channel, as sshfs's pools do."""
+        async with _channel((await self._connected()).pool) as channel:
+            yield channel
+
+    async def client(self) -> Any:
+        """The SSH connection, for what is not SFTP."""
+        return (await self._connected()).client
+
+    def close(self) -> None:
+        """Hang up; to be called from any thread, and never waits."""
+        loop = self._loop
+        if os.getpid() != self._pid or loop is None or loop.is_closed():
+            return  # in a forked child, the sockets are the parent's
+        session, self._session = self._session, None
+        with contextlib.suppress(RuntimeError):  # closed in between
+            if self._connecting is not None:
+                loop.call_soon_threadsafe(self._connecting.cancel)
+            if session is not None:
+                loop.call_soon_threadsafe(session.client.close)
+
+    async def aclose(self) -> None:
+        """Hang up, and wait until that is done."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.client.close()
+            await session.client.wait_closed()
+
+    async def _connected(self) -> _Session:
+        session = self._session
+        if session is not None and not session.client.is_closed():
+            return session
+        if self._connecting is None or self._connecting.done():
+            self._loop = asyncio.get_running_loop()
+            self._connecting = self._loop.create_task(self._connect())
+            # All who waited may be gone when it fails.
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Everybody waits for one attempt, and nobody's cancelling ends it for the others.
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Session:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                client = await _open(self.host, self._arguments)
+                break
+            except (asyncssh.ConnectionLost, ConnectionResetError):
+                if attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(attempt * _PAUSE_SECONDS * (0.5 + random.random()))  # noqa: S311
+        self._session = _Session(client, self._pool_of(client))
+        return self._session
+
+    def _forget(self, session: _Session) -> None:
+        if self._session is session:
+            self._session = None
+        session.client.close()
+
+
+@contextlib.asynccontextmanager
+async def _channel(pool: Any) -> AsyncIterator[Any]:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            channel = await stack.enter_async_context(pool.get())
+        except ValueError as error:  # sshfs's word for no channel at all
+            if pool.client.is_closed():
+                raise asyncssh.SFTPConnectionLost("Connection closed") from error
+            message = "the server takes the login and offers no SFTP"
+            raise _explained(error, ConnectionError, errno.EPROTONOSUPPORT, message) from None
+        yield channel
+
+
+async def _open(host: str, arguments: Mapping[str, Any], via: Any = None) -> Any:
+    """Connect as ``ssh`` would: through its jump hosts, each verified like the last.
+
+    Errors carry what they mean, for :func:`explanation`.
+    """
+    arguments = dict(arguments)
+    options = await _configured(host, arguments, via)
+    name = f"{options.host}:{options.port}"
+    tunnel = via
+    if isinstance(options.tunnel, str):
+        tunnel = await _jump(options.tunnel, arguments)
+    if "known_hosts" not in arguments or arguments["known_hosts"] == ():
+        arguments["known_hosts"] = await asyncio.to_thread(_known_hosts, options.config)
+    if (keys := _identities(options.config)) is not None and not arguments.get("client_keys"):
+        # asyncssh ends on an IdentityFile that is not there, or is encrypted; ssh goes on.
+        arguments["client_keys"] = keys
+        arguments.setdefault("ignore_encrypted", True)
+    patience = options.connect_timeout or _CONNECT_SECONDS
+    arguments.setdefault("connect_timeout", patience)
+    if options.config.get("ServerAliveInterval") is None:
+        arguments.setdefault("keepalive_interval", _KEEPALIVE_SECONDS)
+    witness = _Witness()
+    arguments.setdefault("client_factory", lambda: witness)
+    if tunnel is not None:
+        arguments["tunnel"] = tunnel
+    try:
+        client = await asyncssh.connect(host, **arguments)
+    except BaseException as error:
+        if tunnel is not via:
+            tunnel.close()
+        if isinstance(error, _MALFORMED):
+            raise _unusable(error) from error
+        if isinstance(error, Exception):
+            _explain(error, name, options, arguments, witness, patience)
+        raise
+    if tunnel is not None:
+        client.set_tunnel(tunnel)  # closed together
+    return client
+
+
+async def _jump(hops: str, arguments: Mapping[str, Any]) -> Any:
+    """Connect to ssh_config's ProxyJump, one host after the other."""
+    # What was given for the last host (its user, its password) is not the jump hosts'.
+    shared = {k: v for k, v in arguments.items() if k in {"config", "passphrase", "known_hosts"}}
+    via = None
+    for hop in hops.split(","):
+        uri = parse("ssh://" + hop.strip().removeprefix("ssh://"))
+        own = {"username": uri.username or None, "port": uri.port}
+        given = {name: value for name, value in own.items() if value is not None}
+        try:
+            via = await _open(host_of(uri), {**shared, **given}, via)
+        except BaseException:
+            if via is not None:
+                via.close()
+            raise
+    return via
+
+
+async def _configured(host: str, arguments: Mapping[str, Any], via: Any) -> Any:
+    """The options of asyncssh with ssh_config's values; no key is loaded for it."""
+    known = {"config": (), **arguments, "host": host, "client_keys": None, "client_certs": ()}
+    if via is not None:
+        known["tunnel"] = via
+    try:
+        return await asyncssh.SSHClientConnectionOptions.construct(**known)
+    except _MALFORMED as error:
+        raise _unusable(error) from error
+
+
+# Of ssh_config, keys and known_hosts; asyncssh's own are ValueErrors.
+_MALFORMED = (ValueError, FileNotFoundError)
+
+
+def _unusable(error: BaseException) -> ArtifactError:
+    # Not a FileNotFoundError: that would say of an artifact that it does not exist.
+    return InvalidConfig(f"SSH's settings cannot be used: {error}")
+
+
+def _known_hosts(config: Any) -> Any:
+    """The host keys that ``ssh`` would trust."""
+    user = config.get("UserKnownHostsFile")
+    files = _USER_FILES if user is None else user  # [] is ssh_config's "none"
+    files = [*files, *(config.get("GlobalKnownHostsFile") or _GLOBAL_FILES)]
+    return asyncssh.read_known_hosts([f for f in map(os.path.expanduser, files) if _readable(f)])
+
+
+def _identities(config: Any) -> list[str] | None:
+    """ssh_config's IdentityFiles that are there; None where all are, or it names none."""
+    named = [os.path.expanduser(name) for name in config.get("IdentityFile") or ()]
+    there = [name for name in named if _readable(name)]
+    return there if there != named else None
+
+
+def _readable(name: str) -> bool:
+    return os.path.isfile(name) and os.access(name, os.R_OK)
+
+
+class _Witness(asyncssh.SSHClient):  # type: ignore[misc]
+    """Remembers a host key that was not trusted."""
+
+    seen: tuple[str, str, int, Any] | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: Any) -> bool:
+        self.seen = host, addr, port, key
+        return False
+
+
+# ---- What an error means -----------------------------------------------------------------
+
+
+def explanation(error: BaseException) -> tuple[type[OSError], int, str] | None:
+    """The builtin, number and text for an error that connecting has raised."""
+    return getattr(error, "_mlartifacts_explanation", None)
+
+
+def _explained(error: Any, kind: type[OSError], number: int, message: str) -> Any:
+    error._mlartifacts_explanation = kind, number, message
+    return error
+
+
+def _explain(
+    error: Exception,
+    name: str,
+    options: Any,
+    arguments: Mapping[str, Any],
+    witness: _Witness,
+    patience: float,
+) -> None:
+    if explanation(error) is not None:
+        return  # a jump host's
+    what: tuple[type[OSError], int, str]
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        message = _untrusted(error, name, options, arguments["known_hosts"], witness)
+        what = PermissionError, errno.EACCES, message
+    elif isinstance(error, asyncssh.KeyExchangeFailed):
+        message = (
+            f"{name}: {error.reason}. If known_hosts has a key of this host, the server may have"
+            f" another kind of key now: see `ssh-keygen -F '{_entry(options)}'`."
+        )
+        what = ConnectionError, errno.EPROTO, message
+    elif isinstance(error, asyncssh.PermissionDenied):
+        message = (
+            f"{name} refused the login of {options.username!r}: {error.reason}."
+            " It needs a key (ssh_config's IdentityFile, ~/.ssh/id_*, the SSH agent) or a"
+            f" password that the server accepts; `ssh -v {options.host}` shows what is tried."
+        )
+        what = PermissionError, errno.EACCES, message
+    elif isinstance(error, asyncssh.Error):
+        what = ConnectionResetError, errno.ECONNRESET, f"{name}: {error.reason}"
+    elif isinstance(error, TimeoutError):
+        message = f"{name}: no SSH session after {patience:g} s"
+        what = TimeoutError, errno.ETIMEDOUT, message
+    elif isinstance(error, socket.gaierror):
+        what = ConnectionError, errno.EHOSTUNREACH, f"{name}: {error.strerror}"
+    elif isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        # asyncio joins the errors of a host's several addresses in one text.
+        refused = str(error).count(f"[Errno {errno.ECONNREFUSED}]")
+        kind = ConnectionRefusedError if refused else ConnectionError
+        number = errno.ECONNREFUSED if refused else error.errno or errno.EHOSTUNREACH
+        what = kind, number, f"{name}: {error.strerror or error}"
+    elif isinstance(error, OSError):
+        what = type(error), error.errno or errno.ECONNRESET, f"{name}: {error.strerror or error}"
+    else:
+        return
+    _explained(error, *what)
+
+
+def _entry(options: Any) -> str:
+    """The host's name in known_hosts."""
+    host = options.host_key_alias or options.host
+    return host if options.port == 22 else f"[{host}]:{options.port}"
+
+
+def _untrusted(error: Any, name: str, options: Any, known: Any, witness: _Witness) -> str:
+    if witness.seen is None:  # revoked, or a certificate
+        return f"{name}: {error.reason}."
+    host, address, port, key = witness.seen
+    offered = f"{key.get_algorithm()} {key.get_fingerprint()}"
+    file = (options.config.get("UserKnownHostsFile") or _USER_FILES)[0]
+    scan = f"`ssh-keyscan -p {port} {options.host} >> {file}`"
+    spelled = [n if port == 22 else f"[{n}]:{port}" for n in (host, address) if n]
+    if any(_keys_of(known, spelling) for spelling in spelled):
+        return (
+            f"{name}: THE HOST KEY HAS CHANGED: it is {offered} now, and known_hosts has another."
+            " Somebody may be in between, or the server was set up anew. If its administrator"
+            f" says that this key is right: `ssh-keygen -R '{_entry(options)}'`, then {scan}."
+        )
+    return (
+        f"{name}: the host key ({offered}) is in no known_hosts file. If the server's"
+        f" administrator says that this is its fingerprint, add it: {scan}. (known_hosts=None"
+        " verifies nothing.)"
+    )
+
+
+def _keys_of(known: Any, spelling: str) -> bool:
+    return bool(asyncssh.match_known_hosts(known, spelling, "", None)[0])

@@ -1,0 +1,231 @@
+"""Open SFTP files: a reader that fetches what is asked, and a writer whose file lands whole."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from fsspec.asyn import sync
+from fsspec.spec import AbstractBufferedFile
+
+from mlartifacts.stores.sftp.connection import LOST
+from mlartifacts.writing import temporary_beside
+
+if TYPE_CHECKING:
+    from mlartifacts.stores.sftp.filesystem import SFTPArtifactFileSystem
+
+__all__ = ["PIECE", "Reader", "Upload", "parallel"]
+
+#: Bytes that are written at once, and read ahead at most.
+PIECE = 4 * 2**20
+
+# For servers that do not tell their limits (limits@openssh.com): what OpenSSH's take.
+_READ_LENGTH = 48 * 2**10
+_WRITE_LENGTH = 240 * 2**10
+_REQUESTS = 128
+
+
+def parallel(channel: Any, *, writing: bool = False) -> dict[str, int]:
+    """How asyncssh splits one read or write into requests that are under way together."""
+    limits = channel.limits
+    length = _WRITE_LENGTH if writing else _READ_LENGTH
+    if limits.max_packet_len:  # otherwise asyncssh made the others up
+        length = limits.max_write_len if writing else limits.max_read_len
+    return {"block_size": length, "max_requests": _REQUESTS}
+
+
+class Reader(AbstractBufferedFile):  # type: ignore[misc]
+    """A file open for reading; it is opened again where its connection was lost."""
+
+    def __init__(self, fs: SFTPArtifactFileSystem, path: str, **options: Any) -> None:
+        self._file: Any = None
+        self.fs, self.path = fs, path
+        self._stamp = sync(fs.loop, self._reopen)
+        super().__init__(fs, path, "rb", size=self._stamp[0], **options)
+
+    async def _reopen(self) -> tuple[int, Any]:
+        self._file, attributes = await self.fs._run(self._open)
+        self._details = self.fs._described(self.path, attributes)
+        return attributes.size or 0, attributes.mtime
+
+    async def _open(self, channel: Any) -> tuple[Any, Any]:
+        file = await channel.open(self.path, "rb", **parallel(channel))
+        attributes = await file.stat()
+        if attributes.permissions is not None and stat.S_ISDIR(attributes.permissions):
+            await file.close()
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
+        return file, attributes
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        data: bytes = sync(self.fs.loop, self._read, start, end)
+        return data
+
+    async def _read(self, start: int, end: int) -> bytes:
+        data: bytes
+        try:
+            data = await self.fs._limited(self._file.read(end - start, start))
+        except LOST:
+            if await self._reopen() != self._stamp:
+                reason = "the file changed while its connection was lost"
+                raise OSError(errno.ESTALE, reason, self.path) from None
+            data = await self.fs._limited(self._file.read(end - start, start))
+        return data
+
+    def close(self) -> None:
+        """Close the file, without waiting for the server."""
+        file, self._file = self._file, None
+        super().close()
+        if file is not None:
+            # Nothing hangs on the answer, and the collector of garbage may close on any thread.
+            _start(self.fs, file.close())
+
+
+class Upload:
+    """A file being written under another name beside its target.
+
+    Parameters
+    ----------
+    fs : SFTPArtifactFileSystem
+    path : str
+        The target.
+    mode : {"wb", "xb", "ab"}
+    autocommit : bool
+        Publish the file in :meth:`finish`; else in :meth:`commit`.
+    """
+
+    def __init__(
+        self, fs: SFTPArtifactFileSystem, path: str, mode: str, autocommit: bool = True
+    ) -> None:
+        self.fs, self.path, self.mode = fs, path, mode
+        self.temporary = temporary_beside(path)
+        self._autocommit = autocommit
+        self._buffer = bytearray()
+        self._file: Any = None
+        self._start = 0  # where this writing begins
+        self._sending: concurrent.futures.Future[None] | None = None
+        sync(fs.loop, self._begin)
+        self._offset = self._start
+
+    def write(self, data: Any) -> int:
+        """Take bytes; they are sent a piece at a time, while the next is gathered."""
+        view = memoryview(data).cast("B")
+        if not self._buffer and view.nbytes >= PIECE:
+            self._send(bytes(view))
+        else:
+            self._buffer += view
+            if len(self._buffer) >= PIECE:
+                self._send(self._take())
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Nothing: half a file is of no use to anybody."""
+
+    def tell(self) -> int:
+        """Bytes written so far, with those that were appended to."""
+        return self._offset + len(self._buffer)
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+    def finish(self) -> None:
+        """Send the rest and close the file; publish it."""
+        if self._buffer:
+            self._send(self._take())
+        self._settle()
+        file, self._file = self._file, None
+        sync(self.fs.loop, self.fs._limited, file.close())
+        if self._autocommit:
+            self.commit()
+
+    def commit(self) -> None:
+        """Publish a file that is closed."""
+        sync(self.fs.loop, self.fs._land, self.temporary, self.path, "x" in self.mode)
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self._buffer.clear()
+        dropping = _start(self.fs, self._drop())
+        if dropping is not None and not _on_loop(self.fs):
+            dropping.result()
+
+    async def _begin(self) -> None:
+        if "x" in self.mode and await self.fs._exists(self.path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.path)
+        try:
+            if "a" in self.mode and await self.fs._exists(self.path):
+                await self.fs._copy_to(self.path, self.temporary)
+                self._start = (await self.fs._info(self.temporary))["size"]
+            await self._open()
+        except BaseException:
+            if "a" in self.mode:
+                await self.fs._discard(self.temporary)
+            raise
+
+    async def _open(self) -> None:
+        # What was appended to must not be cut off.
+        mode = "r+b" if self._start else "wb"
+
+        async def begin(channel: Any) -> Any:
+            return await channel.open(self.temporary, mode, **parallel(channel, writing=True))
+
+        self._file = await self.fs._with_parents(self.path, begin)
+
+    def _take(self) -> bytes:
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    def _send(self, data: bytes) -> None:
+        self._settle()
+        offset, self._offset = self._offset, self._offset + len(data)
+        self._sending = asyncio.run_coroutine_threadsafe(self._put(data, offset), self.fs.loop)
+
+    def _settle(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.result()
+
+    async def _put(self, data: bytes, offset: int) -> None:
+        async with self.fs._looking_closer(self.path):
+            try:
+                await self.fs._limited(self._file.write(data, offset))
+            except LOST:
+                if offset != self._start:
+                    raise
+                # The session ended while the file lay open, before the first byte: begin again.
+                await self._open()
+                await self.fs._limited(self._file.write(data, offset))
+
+    async def _drop(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+        if self._file is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._file.close(), 5)
+        await self.fs._discard(self.temporary)
+
+
+def _on_loop(fs: SFTPArtifactFileSystem) -> bool:
+    try:
+        return asyncio.get_running_loop() is fs.loop
+    except RuntimeError:
+        return False
+
+
+def _start(
+    fs: SFTPArtifactFileSystem, coroutine: Coroutine[Any, Any, None]
+) -> concurrent.futures.Future[None] | None:
+    """Begin to run a coroutine on the filesystem's loop, if that is still there."""
+    if fs._pid != os.getpid() or fs.loop is None or fs.loop.is_closed():
+        coroutine.close()
+        return None
+    future = asyncio.run_coroutine_threadsafe(coroutine, fs.loop)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future

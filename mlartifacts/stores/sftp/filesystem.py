@@ -1,0 +1,528 @@
+"""sshfs's filesystem, with what it lacks: checked hosts, new connections, whole writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import posixpath
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from glob import has_magic
+from typing import Any
+
+import asyncssh
+from asyncssh.sftp import SFTPOpUnsupported
+from fsspec import AbstractFileSystem
+from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.implementations.local import trailing_sep
+from fsspec.utils import isfilelike
+from sshfs import SSHFileSystem
+from sshfs.utils import as_progress_handler
+
+from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.stores.sftp import STORE
+from mlartifacts.stores.sftp.connection import LOST, Connections, explanation
+from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, parallel
+from mlartifacts.writing import WholeWrite, landing, temporary_beside
+
+__all__ = ["SFTPArtifactFileSystem"]
+
+Operation = Callable[[Any], Awaitable[Any]]
+
+_MISSING = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
+_REFUSED = (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists)
+
+_NUMBERS: dict[type[Exception], int] = {
+    asyncssh.SFTPNoSuchFile: errno.ENOENT,
+    asyncssh.SFTPNoSuchPath: errno.ENOENT,
+    asyncssh.SFTPPermissionDenied: errno.EACCES,
+    asyncssh.SFTPFileAlreadyExists: errno.EEXIST,
+    asyncssh.SFTPFileIsADirectory: errno.EISDIR,
+    asyncssh.SFTPNotADirectory: errno.ENOTDIR,
+    asyncssh.SFTPDirNotEmpty: errno.ENOTEMPTY,
+    asyncssh.SFTPNoSpaceOnFilesystem: errno.ENOSPC,
+    asyncssh.SFTPQuotaExceeded: errno.EDQUOT,
+    asyncssh.SFTPWriteProtect: errno.EROFS,
+    asyncssh.SFTPLinkLoop: errno.ELOOP,
+    asyncssh.SFTPInvalidFilename: errno.EINVAL,
+    asyncssh.SFTPOpUnsupported: errno.EOPNOTSUPP,
+    # OpenSSH's word for a name that is too long, or otherwise none.
+    asyncssh.SFTPBadMessage: errno.EINVAL,
+}
+
+# SFTP's version 3, which everybody speaks, has one number for all of these; some servers say
+# which it was.
+_SAID = {
+    os.strerror(number): number
+    for number in (
+        *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENOSPC),
+        *(errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.EFBIG),
+    )
+}
+
+_OF_FSSPEC = frozenset(
+    "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
+    " max_paths".split()
+)
+
+
+class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: ignore[misc]
+    """Files on an SFTP server.
+
+    The connection is made at the first operation, and again after it was lost. A path that
+    does not begin with a slash is relative to the login's home directory.
+    """
+
+    store = STORE
+    protocol = ("sftp", "ssh")
+    root_marker = ""
+
+    # fsspec makes the plain methods of the asynchronous ones where it finds its own; sshfs's
+    # stand for sshfs's asynchronous ones, whatever a subclass does.
+    mkdir = AbstractFileSystem.mkdir
+    makedirs = AbstractFileSystem.makedirs
+    checksum = AbstractFileSystem.checksum  # sshfs runs md5sum in a shell, which few servers have
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return path.rstrip("/") or path[:1]
+
+    @classmethod
+    def _parent(cls, path: str) -> str:
+        return posixpath.dirname(str(cls._strip_protocol(path)))
+
+    # ---- The connection ------------------------------------------------------------------
+
+    def connect(
+        self,
+        host: str,
+        pool_type: Any,
+        *,
+        max_sftp_channels: int,
+        timeout: float | None,
+        connect_args: dict[str, Any],
+        sftp_client_kwargs: dict[str, Any],
+    ) -> tuple[None, Connections]:
+        """Say how to connect, for :meth:`SSHFileSystem.__init__`; nothing connects yet."""
+        self._timeout = timeout
+        self._client_lock = asyncio.Semaphore(2)
+        pool_of = functools.partial(
+            pool_type, max_channels=max_sftp_channels, sftp_client_kwargs=sftp_client_kwargs
+        )
+        arguments = {name: v for name, v in connect_args.items() if name not in _OF_FSSPEC}
+        return None, Connections(host, arguments, pool_of)
+
+    @staticmethod
+    def _finalize(_loop: Any, pool: Connections, _stack: Any) -> None:
+        pool.close()
+
+    async def aclose(self) -> None:
+        """Hang up before the loop ends, where the loop is the caller's (``asynchronous=True``)."""
+        await self._pool.aclose()
+
+    async def _execute(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("check", True)
+        async with self._client_lock:
+            return await (await self._pool.client()).run(*args, **kwargs)
+
+    async def _limited(self, work: Awaitable[Any]) -> Any:
+        """Wait for `work`, no longer than one transfer may take."""
+        return await asyncio.wait_for(work, self._timeout)
+
+    async def _run(self, operation: Operation, done: tuple[type[Exception], ...] = ()) -> Any:
+        return await self._limited(self._pool.run(operation, done))
+
+    # ---- Errors --------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        explained = explanation(error)
+        if explained is not None:
+            kind, number, message = explained
+            return kind(number, message, path)
+        if isinstance(error, LOST):
+            reason = getattr(error, "reason", "") or str(error) or "connection lost"
+            return ConnectionResetError(errno.ECONNRESET, f"SSH: {reason}", path)
+        if isinstance(error, TimeoutError) and self._timeout is not None:
+            return TimeoutError(errno.ETIMEDOUT, f"not done after {self._timeout:g} s", path)
+        if not isinstance(error, asyncssh.Error):
+            return None
+        said = (number for text, number in _SAID.items() if error.reason.endswith(text))
+        known = _NUMBERS.get(type(error)) or next(said, None)
+        if known is None:
+            return OSError(errno.EIO, f"the SFTP server said: {error.reason}", path)
+        return OSError(known, os.strerror(known), path)
+
+    @contextlib.asynccontextmanager
+    async def _looking_closer(self, path: str, *, exclusive: bool = False) -> AsyncIterator[None]:
+        """Find out what a server means that says no more than that it failed."""
+        try:
+            yield
+        except _REFUSED as error:
+            said = error.reason in _SAID
+            number = None if said else await self._reason(path, exclusive)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), path) from error
+
+    async def _reason(self, path: str, exclusive: bool) -> int | None:
+        try:
+            is_directory = await self._isdir(path)
+            if is_directory:
+                return errno.EISDIR
+            if exclusive and await self._exists(path):
+                return errno.EEXIST
+            space = await self._run(lambda channel: channel.statvfs(self._parent(path) or "."))
+        except (OSError, asyncssh.Error):
+            return None
+        return errno.ENOSPC if space.bavail == 0 or space.favail == 0 < space.files else None
+
+    # ---- Looking -------------------------------------------------------------------------
+
+    def _described(self, path: str, attributes: Any) -> dict[str, Any]:
+        if attributes.permissions is None:  # a server may keep them to itself
+            attributes.permissions = 0
+        return {**self._decode_attributes(attributes), "name": path}
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        attributes = await self._run(lambda channel: channel.stat(path or "."))
+        return self._described(path, attributes)
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        try:
+            entries = await self._run(lambda channel: channel.readdir(path or "."))
+        except (*_MISSING, *_REFUSED, asyncssh.SFTPNotADirectory):
+            info = await self._info(path)
+            if info["type"] == "directory":
+                raise
+            return [info] if detail else [path]
+        names = [entry.filename for entry in entries]
+        found = [
+            self._described(posixpath.join(path, name), entry.attrs)
+            for name, entry in zip(names, entries, strict=True)
+            if name not in {"", ".", ".."}
+        ]
+        if not detail:
+            return [info["name"] for info in found]
+        links = [info for info in found if info["type"] == "link"]
+        await _run_coros_in_chunks([self._follow(info) for info in links], nofiles=True)
+        return found
+
+    async def _follow(self, link: dict[str, Any]) -> None:
+        """Describe a link by what it points to, as :meth:`_info` does; one to nowhere stays."""
+        with contextlib.suppress(*_MISSING, OSError):
+            link.update(await self._info(link["name"]), islink=True)
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        path = self._strip_protocol(path)
+
+        async def cat(channel: Any) -> bytes:
+            async with channel.open(path, "rb", **parallel(channel)) as file:
+                first, last = start or 0, end
+                if last is None or last < 0 or first < 0:
+                    size = (await file.stat()).size or 0
+                    first = max(first + size, 0) if first < 0 else first
+                    last = size if last is None else last + size if last < 0 else last
+                if last <= first:
+                    return b""
+                data: bytes = await file.read(last - first, first)
+                return data
+
+        async with self._looking_closer(path):
+            data: bytes = await self._run(cat)
+            return data
+
+    async def _get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        rpath = self._strip_protocol(rpath)
+        if isfilelike(lpath):
+            lpath.write(await self._cat_file(rpath))
+            return
+        os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+        try:
+            with landing(lpath) as temporary:
+                await self._run(
+                    lambda channel: channel.get(
+                        rpath,
+                        temporary,
+                        follow_symlinks=True,
+                        progress_handler=as_progress_handler(callback),
+                        **self._transfer(channel),
+                    )
+                )
+        except asyncssh.SFTPFailure as error:
+            # asyncssh's own words, after it has asked.
+            if not error.reason.endswith(" is a directory"):
+                raise
+            os.makedirs(lpath, exist_ok=True)
+
+    @staticmethod
+    def _transfer(channel: Any) -> dict[str, Any]:
+        length = min(parallel(channel)["block_size"], parallel(channel, writing=True)["block_size"])
+        # A sparse copy leaves a hole at the end of a file out, and the file is shorter.
+        return {"sparse": False, "block_size": length}
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Reader:
+        if mode != "rb":
+            raise ValueError(f"SFTP files open as rb, wb, xb and ab, not {mode!r}.")
+        block_size = kwargs.pop("block_size", None)
+        options = {"block_size": block_size or PIECE, "cache_type": "proportional", **kwargs}
+        return Reader(self, path, **options)
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        if mode not in {"wb", "xb", "ab"}:
+            raise ValueError(f"SFTP files open as rb, wb, xb and ab, not {mode!r}.")
+        upload = Upload(self, path, mode, kwargs.get("autocommit", True))
+        explaining = functools.partial(self._explaining, path)
+        return WholeWrite(upload, upload.finish, upload.abandon, explaining)
+
+    async def _pipe_file(
+        self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        data = bytes(value)
+
+        async def pipe(channel: Any, temporary: str) -> None:
+            async with channel.open(temporary, "wb", **parallel(channel, writing=True)) as file:
+                if data:
+                    await file.write(data)
+
+        await self._write(self._strip_protocol(path), pipe, exclusive=mode == "create")
+
+    async def _put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
+    ) -> None:
+        if os.path.isdir(lpath):
+            await self._makedirs(rpath, exist_ok=True)
+            return
+        handler = as_progress_handler(callback)
+
+        async def put(channel: Any, temporary: str) -> None:
+            options = {**self._transfer(channel), "follow_symlinks": True}
+            await channel.put(lpath, temporary, progress_handler=handler, **options)
+
+        with open(lpath, "rb"):  # its absence is said in terms of this machine
+            pass
+        await self._write(self._strip_protocol(rpath), put, exclusive=mode == "create")
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        with self._explaining(source):
+            info = await self._info(source)
+        if info["type"] == "directory":
+            await self._makedirs(target, exist_ok=True)
+            return
+        await self._write(target, lambda channel, temporary: _copy(channel, source, temporary))
+
+    async def _copy_to(self, source: str, temporary: str) -> None:
+        await self._run(lambda channel: _copy(channel, source, temporary))
+
+    async def _write(
+        self,
+        target: str,
+        write: Callable[[Any, str], Awaitable[None]],
+        *,
+        exclusive: bool = False,
+    ) -> None:
+        """Let `write` write a file beside `target`, and rename it."""
+        if exclusive and await self._exists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        temporary = temporary_beside(target)
+        try:
+            async with self._looking_closer(target):
+                await self._with_parents(target, lambda channel: write(channel, temporary))
+            await self._land(temporary, target, exclusive)
+        except _MISSING:
+            raise  # it was never there
+        except BaseException:
+            await self._discard(temporary)
+            raise
+
+    async def _with_parents(self, target: str, operation: Operation) -> Any:
+        """Run what makes a file beside `target`, making the directory if it is not there."""
+        try:
+            return await self._run(operation)
+        except _MISSING:
+            parent = self._parent(target)
+            if not parent:
+                raise
+        # Another may be making it right now, which is why nobody asks whether it is there.
+        await self._makedirs(parent, exist_ok=True)
+        return await self._run(operation)
+
+    async def _land(self, temporary: str, target: str, exclusive: bool) -> None:
+        """Give a file that is written its name."""
+
+        async def rename(channel: Any) -> None:
+            if exclusive:
+                await channel.rename(temporary, target)  # which never overwrites
+            else:
+                await _replace(channel, temporary, target)
+
+        async with self._looking_closer(target, exclusive=exclusive):
+            await self._run(rename, done=_MISSING)
+
+    async def _discard(self, temporary: str) -> None:
+        """Remove a file that is not to be, if its server can be reached at all."""
+
+        async def remove(channel: Any) -> None:
+            with contextlib.suppress(*_MISSING):
+                await channel.remove(temporary)
+
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._pool.run(remove), 5)
+
+    # ---- Directories ---------------------------------------------------------------------
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        if create_parents:
+            await self._makedirs(path, exist_ok=False)
+            return
+        try:
+            await self._run(lambda channel: channel.mkdir(path))
+        except _REFUSED as error:
+            await self._expect_directory(path, error, exist_ok=False)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        try:
+            await self._run(lambda channel: channel.mkdir(path))
+        except _MISSING:
+            parent = self._parent(path)
+            if parent in {"", path}:
+                raise
+            await self._makedirs(parent, exist_ok=True)
+            await self._makedirs(path, exist_ok=exist_ok)
+        except (*_REFUSED, asyncssh.SFTPPermissionDenied) as error:
+            # Permission is what some servers deny for a directory that is there, above a chroot.
+            await self._expect_directory(path, error, exist_ok)
+
+    async def _expect_directory(self, path: str, error: Exception, exist_ok: bool) -> None:
+        try:
+            info = await self._info(path)
+        except FileNotFoundError:
+            raise error from None
+        if info["type"] != "directory" and exist_ok:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
+        if not exist_ok:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+
+    # ---- Moving and deleting -------------------------------------------------------------
+
+    async def _mv(
+        self,
+        path1: Any,
+        path2: str,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(path1, str) or (has_magic(path1) and not await self._exists(path1)):
+            await self._copy(path1, path2, recursive, on_error="raise", maxdepth=maxdepth)
+            await self._rm(path1, recursive=recursive)
+            return
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        inside = not trailing_sep(path1) and (trailing_sep(path2) or await self._isdir(target))
+        if inside:
+            target = posixpath.join(target, posixpath.basename(source))
+        await self._mv_file(source, target)
+
+    async def _mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if source == target:
+            await self._info(source)
+            return
+
+        async def move(channel: Any) -> None:
+            await _replace(channel, source, target)
+
+        try:
+            try:
+                await self._run(move, done=_MISSING)
+            except _MISSING:  # one of the two
+                await self._run(lambda channel: channel.lstat(source))
+                await self._with_parents(target, move)
+        except asyncssh.SFTPFailure:
+            # Between two file systems of the server. The source goes when the copy is there.
+            await self._copy(source, target, recursive=True, on_error="raise")
+            await self._rm(source, recursive=True)
+
+    async def _rm(
+        self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
+    ) -> None:
+        if maxdepth is not None:
+            raise NotImplementedError("SFTP trees are deleted whole: rm takes no maxdepth.")
+        paths = [path] if isinstance(path, str) else list(path)
+        removals = [self._rm_one(self._strip_protocol(each), recursive) for each in paths]
+        await _run_coros_in_chunks(removals, batch_size=self.batch_size, nofiles=True)
+
+    async def _rm_one(self, path: str, recursive: bool) -> None:
+        with self._explaining(path):
+            # Not what a link points to: it is the link that goes.
+            attributes = await self._run(lambda channel: channel.lstat(path))
+            if attributes.permissions is None or not stat.S_ISDIR(attributes.permissions):
+                await self._run(lambda channel: channel.remove(path), done=_MISSING)
+            elif recursive:
+                await self._run(lambda channel: channel.rmtree(path), done=_MISSING)
+            else:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        async with self._looking_closer(path):
+            await self._run(lambda channel: channel.remove(path), done=_MISSING)
+
+    async def _rmdir(self, path: str, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        try:
+            await self._run(lambda channel: channel.rmdir(path), done=_MISSING)
+        except (*_MISSING, *_REFUSED) as error:
+            directory = (await self._info(path))["type"] == "directory"
+            number = errno.ENOTEMPTY if directory else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), path) from error
+
+    rmdir = sync_wrapper(_rmdir)  # which fsspec does not make of itself
+
+
+async def _replace(channel: Any, source: str, target: str) -> None:
+    """Rename over what is there, or as near to that as the server can."""
+    with contextlib.suppress(SFTPOpUnsupported):
+        await channel.posix_rename(source, target)
+        return
+    try:
+        await channel.rename(source, target)
+    except _REFUSED:
+        await channel.remove(target)
+        await channel.rename(source, target)
+
+
+async def _copy(channel: Any, source: str, target: str) -> None:
+    """Copy a file on the server, or through here a piece at a time where it cannot."""
+    async with (
+        channel.open(source, "rb", **parallel(channel)) as old,
+        channel.open(target, "wb", **parallel(channel, writing=True)) as new,
+    ):
+        if channel.supports_remote_copy:
+            await channel.remote_copy(old, new)
+            return
+        offset = 0
+        while data := await old.read(PIECE, offset):
+            await new.write(data, offset)
+            offset += len(data)
