@@ -441,17 +441,20 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             if not exist_ok or not self._is_directory(path):
                 raise
 
-    def _make_directory(self, path: str) -> None:
+    def _make_directory(self, path: str, again: bool = True) -> None:
         try:
             self._run(lambda c: c.voidcmd(f"MKD {path}"))
         except ftplib.error_perm as error:
             if path == "/" or self._exists(path):
                 raise _os_error(errno.EEXIST, path) from error
             parent = self._parent(path)
-            if self._is_directory(parent):
-                raise _os_error(errno.EACCES, path) from error
-            missing = errno.ENOTDIR if self._exists(parent) else errno.ENOENT
-            raise _os_error(missing, path) from error
+            if not self._exists(parent):
+                raise _os_error(errno.ENOENT, path) from error
+            if again:  # the parent may be there only since the server said no
+                self._make_directory(path, again=False)
+                return
+            refused = errno.EACCES if self._is_directory(parent) else errno.ENOTDIR
+            raise _os_error(refused, path) from error
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Make an empty file, or (``truncate=False``) give a file this moment's time."""

@@ -1,0 +1,21 @@
+"""The contract's stores, for tests of other libraries on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.conftest import fs, harbour, located, registered, root
+from tests.contract.stores import HARBOURS
+
+__all__ = ["fs", "harbour", "located", "registered", "root", "stores"]
+
+
+def stores(*names: str):
+    """Run a test on these stores; on every writable one if none is named."""
+    chosen = [each for each in HARBOURS if (each.name in names if names else each.writable)]
+    assert len(chosen) >= len(names)
+    return pytest.mark.parametrize(
+        "harbour",
+        [pytest.param(h, id=h.name, marks=pytest.mark.xdist_group(h.name)) for h in chosen],
+        indirect=True,
+    )
