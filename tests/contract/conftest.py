@@ -94,8 +94,3 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     wanted = inspect.signature(override).parameters
     override(**{fixture: pyfuncitem.funcargs[fixture] for fixture in wanted})
     return True
-
-
-@pytest.fixture(scope="session")
-def _collected(request: pytest.FixtureRequest) -> set[str]:
-    return {item.originalname for item in request.session.items if hasattr(item, "originalname")}
