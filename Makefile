@@ -40,14 +40,16 @@ docs: $(VENV)/.dev ## run the snippets of the README and the docstrings
 clean: ## remove what the other targets made
 	rm -rf $(VENV) demo-artifacts build dist *.egg-info
 
-$(BIN)/python:
+# uv resolves in seconds what older pips try for minutes.
+$(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 
-$(VENV)/.demo: setup.cfg | $(BIN)/python
+$(VENV)/.demo: setup.cfg | $(BIN)/uv
 	@echo "Installing pandas, pyarrow and this package into $(VENV) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python -e '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: setup.cfg | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+$(VENV)/.dev: setup.cfg | $(BIN)/uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.demo
