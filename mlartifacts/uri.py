@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote
 from mlartifacts import secrets
 from mlartifacts.errors import InvalidConfig, InvalidURI
 
-__all__ = ["ALIAS", "ArtifactURI", "parse", "redact"]
+__all__ = ["ALIAS", "ArtifactURI", "absolute", "parse", "redact"]
 
 ALIAS = "mlartifacts+"
 
@@ -172,6 +172,25 @@ def parse(uri: str) -> ArtifactURI:
     )
     _refuse_climbing(parsed)
     return parsed
+
+
+def absolute(path: str) -> str:
+    """Write a server's path in its one form: no empty, ``.`` and ``..`` steps, one first slash.
+
+    Raises
+    ------
+    InvalidURI
+        It climbs above the root.
+    """
+    steps: list[str] = []
+    for step in path.split("/"):
+        if step == "..":
+            if not steps:
+                raise InvalidURI(f"The path {path!r} climbs above its root with '..'.")
+            steps.pop()
+        elif step not in {"", "."}:
+            steps.append(step)
+    return "/" + "/".join(steps)
 
 
 def redact(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
 from mlartifacts.store import Store
-from mlartifacts.uri import ArtifactURI
+from mlartifacts.uri import ArtifactURI, absolute
 
 __all__ = ["STORE", "clean"]
 
@@ -41,15 +41,7 @@ def clean(path: str) -> str:
     """
     if any(mark in path for mark in "\r\n\0"):
         raise InvalidURI(f"The path {path!r} holds a line's end or a NUL; FTP cannot say it.")
-    steps: list[str] = []
-    for step in path.split("/"):
-        if step == "..":
-            if not steps:
-                raise InvalidURI(f"The path {path!r} climbs above its root with '..'.")
-            steps.pop()
-        elif step not in {"", "."}:
-            steps.append(step)
-    return "/" + "/".join(steps)
+    return absolute(path)
 
 
 def root(uri: ArtifactURI) -> ArtifactURI:
