@@ -60,7 +60,8 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
         "upload_chunk_size": _chunk(environment, _UPLOAD),
         "download_chunk_size": _chunk(environment, _DOWNLOAD),
     }
-    if emulator := environment.text(_EMULATOR):
+    emulator = environment.text(_EMULATOR)
+    if emulator and emulator != "default":  # gcsfs' word for none
         url = emulator if "://" in emulator else f"http://{emulator}"
         derived.update(endpoint_url=url.rstrip("/"), token="anon")  # noqa: S106
     if project := environment.text("GOOGLE_CLOUD_PROJECT"):

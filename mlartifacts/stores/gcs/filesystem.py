@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
+import json
 import os
+from collections.abc import Iterator
 from glob import has_magic
 from typing import Any
 
 import aiohttp
 import google.auth
 import google.auth.exceptions
+import google.auth.transport._http_client
+import requests
 
 # Not the package's own name for it: that class asks every bucket's kind over gRPC first, and
 # waits a minute for an endpoint that speaks none.
 from gcsfs.core import GCSFileSystem
 from gcsfs.retry import HttpError, NonRetryableError, retry_request
 
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.writing import WholeWrite
@@ -26,6 +33,7 @@ __all__ = ["GCSArtifactFileSystem"]
 
 _LARGE = 2**20
 
+_CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="
@@ -37,12 +45,23 @@ async def _ask(
 ) -> Any:
     if isinstance(data, bytes | bytearray | memoryview) and len(data) > _LARGE:
         data = io.BytesIO(data)  # aiohttp sends it piece by piece, and warns of large bytes
-    try:
+    with _for_good():
         return await GCSFileSystem._request.__wrapped__(
             self, method, path, *args, data=data, **kwargs
         )
+
+
+async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:
+    with _for_good():
+        return await GCSFileSystem._get_file_request.__wrapped__(self, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _for_good() -> Iterator[None]:
+    """Raise timeouts in a type that is not tried again: one wait is what was asked for."""
+    try:
+        yield
     except aiohttp.ServerTimeoutError as error:
-        # Of a type that is not tried again: one wait is what was asked for.
         raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
     except aiohttp.ClientConnectorError as error:
         raise ConnectionError(errno.ECONNREFUSED, str(error)) from error
@@ -57,6 +76,9 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     store = STORE
 
     _request = retry_request(retries=3)(_ask)
+    _get_file_request = retry_request(retries=3)(_download)
+    # It is made of the two above; gcsfs repeats it as well, six times six times.
+    _get_file_concurrent = GCSFileSystem._get_file_concurrent.__wrapped__
 
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
         self.upload_chunk_size: int = options.pop("upload_chunk_size")
@@ -79,21 +101,28 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             return bucket, key, generation
         trail = path[len(path.rstrip("/")) :]
         bucket, _, key = self._strip_protocol(path).lstrip("/").partition("/")
+        if key in {".", ".."}:
+            # No names to Google, and as steps of a URL they mean the bucket itself.
+            raise InvalidURI(f"The path {path!r} names no object: {key!r} is no name.")
         return bucket, key + trail if key else "", None
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
-        code = str(getattr(error, "code", "") or "") if isinstance(error, HttpError) else ""
+        text = str(error).strip()
+        if isinstance(error, google.auth.exceptions.TransportError):
+            return ConnectionError(errno.ECONNABORTED, f"no token came: {text}", path)
+        code, reason = _answer(error)
         if isinstance(error, google.auth.exceptions.GoogleAuthError | NonRetryableError) or (
-            code in {"401", "403"} or str(error).startswith("Forbidden")
+            code in {401, 403}
         ):
-            reason = str(error).split("\n")[-1] or "access denied"
-            return PermissionError(errno.EACCES, f"{reason}: {_LOGIN}", path)
+            return PermissionError(errno.EACCES, f"{reason or 'access denied'}: {_LOGIN}", path)
+        if isinstance(error, FileNotFoundError | FileExistsError):  # of a URL, that is
+            number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EEXIST
+            return OSError(number, os.strerror(number), path)
         if code:
-            return OSError(errno.EIO, f"{code}: {error}", path)
-        if isinstance(error, FileNotFoundError):
-            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if isinstance(error, aiohttp.ClientError):
-            return ConnectionError(errno.ECONNABORTED, str(error), path)
+            known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
+            return OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
+        if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):
+            return ConnectionError(errno.ECONNABORTED, text or type(error).__name__, path)
         return None
 
     # ---- Looking -------------------------------------------------------------------------
@@ -226,15 +255,47 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             raise
 
 
+def _answer(error: Exception) -> tuple[int, str]:
+    """The status of the answer that gcsfs made an error of, and what it said; 0 for none."""
+    text = str(error).strip()
+    reason = text.split("\n")[-1]
+    if isinstance(error, HttpError):
+        return int(error.code or 0), reason
+    if text.startswith("Forbidden"):
+        return 403, reason
+    if isinstance(error, ValueError) and text.startswith("Bad Request"):
+        return 400, reason
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # of one deletion among many
+        answer = json.loads(text)
+        return int(answer["code"]), str(answer.get("message", ""))
+    return 0, ""
+
+
 def _default_login() -> tuple[Any, str | None]:
-    """The application default credentials and their project, or anonymous access."""
+    """The application default credentials and their project, or anonymous access.
+
+    Raises
+    ------
+    InvalidConfig
+        ``GOOGLE_APPLICATION_CREDENTIALS`` is set and names no credentials.
+    """
     try:
         # gcsfs goes on to ask the machine's metadata server, also where there is none.
         scope = "https://www.googleapis.com/auth/devstorage.full_control"
-        credentials, project = google.auth.default(scopes=[scope])
-    except google.auth.exceptions.DefaultCredentialsError:
+        credentials, project = google.auth.default(scopes=[scope], request=_quick)
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        if Environment().text(_CREDENTIALS):
+            raise InvalidConfig(
+                f"{_CREDENTIALS} names no file of credentials: {error.args[0]}"
+            ) from error
         return "anon", None
     return credentials, project
+
+
+def _quick(*args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    """Ask the metadata server, which answers at once where there is one."""
+    request = google.auth.transport._http_client.Request()
+    return request(*args, timeout=min(timeout or 1, 1), **kwargs)
 
 
 def _is_a_directory(path: str) -> IsADirectoryError:

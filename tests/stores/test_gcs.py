@@ -1,0 +1,477 @@
+"""Google Cloud Storage: which settings reach the driver, and what of gcsfs' is mended."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import pickle
+import threading
+import time
+import warnings
+
+import fsspec
+import pytest
+from gcsfs.core import GCSFileSystem
+
+import mlartifacts
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.stores.gcs import STORE
+from mlartifacts.uri import parse
+from tests.servers import tcp_proxy
+
+URI = "gs://bucket/run/model"
+TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
+OLD_TIMEOUT = "MLFLOW_GCS_DEFAULT_TIMEOUT"
+UPLOAD = "MLFLOW_GCS_UPLOAD_CHUNK_SIZE"
+DOWNLOAD = "MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE"
+MIB = 2**20
+BASE = {
+    "use_listings_cache": False,
+    "requests_timeout": 60,
+    "upload_chunk_size": 100 * MIB,
+    "download_chunk_size": 100 * MIB,
+}
+
+
+def located(uri=URI, explicit=None, /, **variables):
+    return STORE.locate(parse(uri), Environment(variables), explicit or {})
+
+
+# ---- URIs and variables ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        (URI, "bucket/run/model"),
+        ("gs://bucket", "bucket"),
+        ("gs://bucket/", "bucket"),
+        ("gcs://bucket/a/", "bucket/a"),
+        ("GS://bucket/a", "bucket/a"),
+        ("gs://my_bucket.example.com/a", "my_bucket.example.com/a"),
+        ("gs://bucket/a#123?generation=1%41+[1]*", "bucket/a#123?generation=1%41+[1]*"),
+        ("gs://bucket/ä b//c", "bucket/ä b//c"),
+    ],
+)
+def test_places(uri, path):
+    assert (located(uri).path, located(uri).options) == (path, BASE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("gs://", "names no bucket"),
+        ("gs:///key", "names no bucket"),
+        ("gs:key", "names no bucket"),
+        ("gs://localhost:4443/bucket/key", "STORAGE_EMULATOR_HOST"),
+        ("gs://me:secret@bucket/key", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_what_is_no_place(uri, message):
+    with pytest.raises(InvalidURI, match=message) as caught:
+        located(uri)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/a#1 b", "gcs://bucket/a"])
+def test_the_uri_comes_back(uri):
+    fs, path = mlartifacts.url_to_fs(uri, token="anon")
+    assert fs.unstrip_protocol(path) == uri.replace("gcs://", "gs://")
+    assert fs.unstrip_protocol(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ({}, {}),
+        ({TIMEOUT: "7"}, {"requests_timeout": 7}),
+        ({TIMEOUT: "-1"}, {"requests_timeout": None}),
+        ({UPLOAD: "262144"}, {"upload_chunk_size": 2**18}),
+        ({DOWNLOAD: "1048576"}, {"download_chunk_size": MIB}),
+        ({UPLOAD: ""}, {}),
+        ({"GOOGLE_CLOUD_PROJECT": "p"}, {"project": "p"}),
+        (
+            {"STORAGE_EMULATOR_HOST": "http://localhost:4443/"},
+            {"endpoint_url": "http://localhost:4443", "token": "anon"},
+        ),
+        (
+            {"STORAGE_EMULATOR_HOST": "localhost:4443"},
+            {"endpoint_url": "http://localhost:4443", "token": "anon"},
+        ),
+        ({"STORAGE_EMULATOR_HOST": "default"}, {}),
+    ],
+)
+def test_settings(variables, options):
+    assert located(**variables).options == {**BASE, **options}
+    assert set(variables) <= set(STORE.variables)
+
+
+def test_the_callers_options_win():
+    variables = {"STORAGE_EMULATOR_HOST": "localhost:1", TIMEOUT: "7", UPLOAD: "262144"}
+    explicit = {"token": "t", "endpoint_url": "u", "requests_timeout": 8, "upload_chunk_size": 9}
+    assert located(URI, explicit, **variables).options == {**BASE, **explicit}
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("-1", None)])
+def test_old_timeout_still_counts_and_warns(value, seconds):
+    # MLflow deprecates by FutureWarning, which users see.
+    with pytest.warns(FutureWarning, match=f"{OLD_TIMEOUT} is deprecated.*{TIMEOUT}") as caught:
+        assert located(**{OLD_TIMEOUT: value}).options["requests_timeout"] == seconds
+    assert len(caught) == 1
+
+
+def test_new_timeout_beats_the_old_in_silence():
+    with warnings.catch_warnings(action="error"):
+        location = located(**{OLD_TIMEOUT: "7", TIMEOUT: "8"})
+    assert location.options["requests_timeout"] == 8
+
+
+@pytest.mark.parametrize("name", [UPLOAD, DOWNLOAD])
+@pytest.mark.parametrize("value", ["0", "-1", "-262144", "100", "262145", "1e6", "256 KiB"])
+def test_chunks_that_google_refuses(name, value):
+    with pytest.raises(InvalidConfig, match=name) as caught:
+        located(**{name: value})
+    assert value in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "soon"])
+@pytest.mark.parametrize("name", [TIMEOUT, OLD_TIMEOUT])
+def test_timeout_that_is_none(name, value):
+    with pytest.raises(InvalidConfig, match=name):
+        located(**{name: value})
+
+
+# ---- Logging in --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_metadata_server(monkeypatch):
+    """A machine outside Google's cloud; that asking is bounded, another test says."""
+    from google.auth import _default
+
+    monkeypatch.setattr(_default, "_get_gce_credentials", lambda *_, **__: (None, None))
+
+
+@pytest.mark.usefixtures("no_metadata_server")
+def test_anonymous_without_credentials():
+    fs = mlartifacts.filesystem("gs")
+    assert fs.credentials.token == "anon"
+    assert "Authorization" not in fs._get_headers(None)
+
+
+@pytest.fixture
+def credentials(tmp_path, monkeypatch):
+    """A user's credentials, as gcloud writes them."""
+    file = tmp_path / "credentials.json"
+    secrets = {"client_id": "id", "client_secret": "secret-1", "refresh_token": "secret-2"}
+    file.write_text(json.dumps({"type": "authorized_user", "quota_project_id": "q", **secrets}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    return file
+
+
+@pytest.mark.usefixtures("credentials")
+def test_application_default_credentials(monkeypatch):
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "mine")
+    fs = mlartifacts.filesystem("gs")
+    assert fs.credentials.credentials.refresh_token == "secret-2"
+    assert fs.project == "mine"
+    shown = [repr(fs), str(fs), fs.to_json(), repr(located()), repr(pickle.dumps(fs))]
+    assert not [text for text in shown if "secret-" in text]
+    assert mlartifacts.filesystem("gs", token="anon").credentials.token == "anon"
+
+
+def test_credentials_changed_in_a_notebook(credentials, monkeypatch):
+    before = mlartifacts.filesystem("gs")
+    other = credentials.with_name("other.json")
+    other.write_text(credentials.read_text().replace("secret-2", "secret-3"))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(other))
+    after = mlartifacts.filesystem("gs")
+    assert after is not before
+    assert after.credentials.credentials.refresh_token == "secret-3"
+
+
+def test_credentials_that_are_not_there(monkeypatch, tmp_path):
+    """Anonymous access would be refused later, with no word on the name that was mistyped."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    with pytest.raises(InvalidConfig, match=r"GOOGLE_APPLICATION_CREDENTIALS.*missing\.json"):
+        mlartifacts.filesystem("gs")
+
+
+def test_asking_for_a_metadata_server_is_bounded(hanging_server, monkeypatch):
+    from google.auth.compute_engine import _metadata
+
+    address = f"{hanging_server.host}:{hanging_server.port}"
+    monkeypatch.setattr(_metadata, "_get_metadata_ip_root", lambda *_: f"http://{address}")
+    monkeypatch.setattr(_metadata, "detect_gce_residency_linux", lambda: False)
+    before = time.monotonic()
+    assert mlartifacts.filesystem("gs").credentials.token == "anon"
+    assert time.monotonic() - before < 10
+    assert hanging_server.accepted
+
+
+# ---- On a server -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(gcs_emulator, monkeypatch):
+    for name, value in gcs_emulator.env.items():
+        monkeypatch.setenv(name, value)
+    return gcs_emulator.new_bucket()
+
+
+@pytest.fixture
+def fs(bucket):
+    return mlartifacts.filesystem("gs")
+
+
+@pytest.fixture
+def proxy(gcs_emulator, bucket, monkeypatch):
+    with tcp_proxy.proxied(gcs_emulator.url) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        yield proxy
+
+
+def test_no_look_up_of_the_buckets_kind(fs):
+    """gcsfs' own class asks over gRPC, and waits a minute for an emulator."""
+    assert not [cls for cls in type(fs).__mro__ if cls.__name__ == "ExtendedGcsFileSystem"]
+
+
+def test_generation_is_a_name_unless_asked_for(fs, bucket):
+    fs.pipe_file(f"{bucket}/a", b"not this")
+    for name in ("a#123", "a?generation=123"):
+        with pytest.raises(FileNotFoundError):
+            fs.cat_file(f"{bucket}/{name}")
+        fs.pipe_file(f"{bucket}/{name}", name.encode())
+        assert fs.cat_file(f"{bucket}/{name}") == name.encode()
+    fs.rm(f"{bucket}/a#123")
+    assert fs.find(bucket) == [f"{bucket}/a", f"{bucket}/a?generation=123"]
+    aware = mlartifacts.filesystem("gs", version_aware=True)
+    assert aware.split_path("b/a#123") == ("b", "a", "123")
+
+
+def test_names_that_mean_the_bucket(fs, bucket):
+    for act in (fs.rm_file, fs.rm, fs.info, fs.cat_file):
+        for name in (".", ".."):
+            with pytest.raises(InvalidURI, match="no name"):
+                act(f"{bucket}/{name}")
+    assert fs.exists(bucket)
+
+
+def test_missing_bucket(fs):
+    for act in (fs.info, fs.ls):
+        with pytest.raises(FileNotFoundError) as caught:
+            act("not-there")
+        assert caught.value.filename == "not-there"
+    assert not fs.exists("not-there/file")
+
+
+def test_large_file_in_chunks(fs, bucket, monkeypatch):
+    monkeypatch.setenv(UPLOAD, str(MIB))
+    monkeypatch.setenv(DOWNLOAD, str(MIB))
+    data = bytes(range(256)) * 2**13 + b"end"
+    fs = mlartifacts.filesystem("gs")
+    with fs.open(f"{bucket}/written", "wb") as file:
+        assert file.blocksize == MIB
+        file.write(data)
+    fs.pipe_file(f"{bucket}/piped", data)
+    for name in ("written", "piped"):
+        with fs.open(f"{bucket}/{name}") as file:
+            assert file.blocksize == MIB
+            assert file.read() == data
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["one by one", "in batches"])
+def test_delete_a_tree(fs, bucket, monkeypatch, batches):
+    if batches:  # of Google's own only, for gcsfs; this emulator knows them too
+        monkeypatch.setattr(type(fs), "on_google", True)
+    names = ["tree/one", "tree/two #1?%41.txt", "tree/deep/[1]*", "tree", "treetop/three"]
+    fs.pipe({f"{bucket}/{name}": b"x" for name in names})
+    fs.rm(f"{bucket}/tree", recursive=True)
+    assert fs.find(bucket) == [f"{bucket}/treetop/three"]
+    with pytest.raises(FileNotFoundError):
+        fs.rm(f"{bucket}/tree", recursive=True)
+
+
+def test_requests(proxy, bucket):
+    fs = mlartifacts.filesystem("gs")
+    fs.pipe({f"{bucket}/{name}": b"0123456789" for name in ("tree/one", "tree/two", "new")})
+    plain = GCSFileSystem(
+        endpoint_url=proxy.url, token="anon", use_listings_cache=False, skip_instance_cache=True
+    )
+
+    def asked(filesystem, act, *args):
+        proxy.requests.clear()
+        getattr(filesystem, act)(*args)
+        return len(proxy.requests)
+
+    for act, *args in (
+        ("ls", f"{bucket}/tree"),
+        ("ls", bucket),
+        ("find", f"{bucket}/tree"),
+        ("glob", f"{bucket}/tree/*"),
+        ("info", f"{bucket}/new"),
+        ("exists", f"{bucket}/new"),
+        ("cat_file", f"{bucket}/new", 1, 3),
+        ("cat_file", f"{bucket}/new"),
+        ("pipe_file", f"{bucket}/new", b"x"),
+        ("cp_file", f"{bucket}/new", f"{bucket}/copy"),
+        ("rm_file", f"{bucket}/copy"),
+    ):
+        ours = asked(fs, act, *args)
+        if act == "rm_file":
+            fs.pipe_file(args[0], b"again")
+        theirs = asked(plain, act, *args)
+        if act in {"info", "exists"}:
+            theirs = 2  # it asks two things at once, and the second is often not yet sent
+        assert ours <= theirs, act
+
+    with fs.open(f"{bucket}/tree/one") as file:
+        proxy.requests.clear()
+        assert file.read() == b"0123456789"
+    assert proxy.methods() == ["GET"]
+
+
+def test_listings_are_never_stale(fs, bucket, gcs_emulator):
+    fs.pipe_file(f"{bucket}/tree/one", b"x")
+    assert fs.ls(f"{bucket}/tree", detail=False) == [f"{bucket}/tree/one"]
+    other = GCSFileSystem(endpoint_url=gcs_emulator.url, token="anon", skip_instance_cache=True)
+    other.pipe_file(f"{bucket}/tree/two", b"y")
+    assert fs.ls(f"{bucket}/tree", detail=False) == [f"{bucket}/tree/one", f"{bucket}/tree/two"]
+    other.rm_file(f"{bucket}/tree/one")
+    assert not fs.exists(f"{bucket}/tree/one")
+
+
+def test_hang_while_downloading(proxy, bucket, tmp_path, monkeypatch):
+    fs = mlartifacts.filesystem("gs")
+    fs.pipe_file(f"{bucket}/file", b"x" * 2 * MIB)
+    monkeypatch.setenv(TIMEOUT, "1")
+    fs = mlartifacts.filesystem("gs")
+    assert fs.exists(f"{bucket}/file")
+
+    def swallow():
+        while proxy.bytes_to_client < 100_000:
+            time.sleep(0.001)
+        proxy.swallow = True
+
+    proxy.bytes_to_client = 0
+    proxy.delay = 0.02
+    waiter = threading.Thread(target=swallow)
+    waiter.start()
+    before = time.monotonic()
+    with pytest.raises(TimeoutError):
+        fs.get_file(f"{bucket}/file", str(tmp_path / "file"))
+    waiter.join()
+    assert time.monotonic() - before < 8
+    assert not list(tmp_path.glob("*file*"))
+
+
+def test_by_plain_fsspec_after_register(bucket):
+    mlartifacts.register()
+    try:
+        with fsspec.open(f"gs://{bucket}/file", "wb") as file:
+            file.write(b"x")
+        with fsspec.open(f"gcs://{bucket}/file") as file:
+            assert file.read() == b"x"
+    finally:
+        mlartifacts.unregister()
+
+
+# ---- What Google answers, and the emulator does not --------------------------------------
+
+
+@pytest.fixture
+def google(monkeypatch):
+    """A server that gives every request one answer."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        answer: tuple[int, str] = (200, "{}")
+
+        def respond(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = self.answer
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = do_DELETE = respond  # noqa: N815
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
+        yield Handler
+        server.shutdown()
+        thread.join()
+
+
+def error(code, message):
+    return code, json.dumps({"error": {"code": code, "message": message}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        (
+            error(401, "Anonymous caller does not have storage.objects.get access"),
+            PermissionError,
+            "Anonymous caller.*GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+        (error(403, "No access for you"), PermissionError, "No access.*gcloud auth"),
+        (error(400, "The bucket's name is invalid"), OSError, "400.*name is invalid"),
+        (error(404, "Not found"), FileNotFoundError, "No such file"),
+        (error(412, "Precondition"), FileExistsError, "File exists"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,
+)
+def test_errors(google, answer, kind, message):
+    google.answer = answer
+    fs = mlartifacts.filesystem("gs")
+    for act in (fs.cat_file, lambda path: fs.pipe_file(path, b"x"), fs.rm_file):
+        with pytest.raises(kind, match=message) as caught:
+            act("bucket/file")
+        assert caught.value.filename == "bucket/file"
+        assert caught.value.__cause__ is not None
+    if kind is PermissionError:
+        with pytest.raises(PermissionError):
+            fs.exists("bucket/file")
+
+
+def test_a_denied_deletion_among_many(fs, bucket, monkeypatch):
+    denied = OSError('{"code": 403, "message": "No deleting"}')
+
+    async def one_denied(self, files, batchsize):
+        return [denied]
+
+    monkeypatch.setattr(GCSFileSystem, "_delete_files", one_denied)
+    fs.pipe_file(f"{bucket}/tree/one", b"x")
+    with pytest.raises(PermissionError, match="No deleting"):
+        fs.rm(f"{bucket}/tree", recursive=True)
+
+
+# ---- With MLflow -------------------------------------------------------------------------
+
+
+def test_mlflow_reads_and_writes_the_same(bucket, tmp_path):
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+
+    client = storage.Client(project="test", credentials=AnonymousCredentials())
+    repository = GCSArtifactRepository(f"gs://{bucket}/run/artifacts", client=client)
+    (tmp_path / "theirs ü.txt").write_bytes(b"theirs")
+    repository.log_artifact(str(tmp_path / "theirs ü.txt"), "deep")
+    with mlartifacts.open(f"gs://{bucket}/run/artifacts/deep/theirs ü.txt") as file:
+        assert file.read() == b"theirs"
+    with mlartifacts.open(f"gs://{bucket}/run/artifacts/deep/ours %41.txt", "wb") as file:
+        file.write(b"ours")
+    listed = [(info.path, info.file_size) for info in repository.list_artifacts("deep")]
+    assert listed == [("deep/ours %41.txt", 4), ("deep/theirs ü.txt", 6)]
+    repository._download_file("deep/ours %41.txt", str(tmp_path / "ours"))
+    assert (tmp_path / "ours").read_bytes() == b"ours"
+    client.close()
