@@ -432,9 +432,9 @@ def marked(container, raw):
 
 
 def test_markers_are_directories(fs, marked):
-    assert fs.ls(marked) == [f"{marked}/empty", f"{marked}/folder"]
-    assert [entry["type"] for entry in fs.ls(marked, detail=True)] == ["directory"] * 2
-    assert fs.ls(f"{marked}/empty") == []
+    assert fs.ls(marked, detail=False) == [f"{marked}/empty", f"{marked}/folder"]
+    assert [entry["type"] for entry in fs.ls(marked)] == ["directory"] * 2
+    assert fs.ls(f"{marked}/empty", detail=False) == []
     assert fs.find(marked) == [f"{marked}/folder/file"]
     assert fs.isdir(f"{marked}/empty")
     assert fs.isdir(f"{marked}/folder")
@@ -469,7 +469,7 @@ def test_containers(fs, container, azurite):
     name = f"made-by-{container}"
     fs.mkdir(name)
     assert fs.isdir(name)
-    assert name in fs.ls("")
+    assert name in fs.ls("", detail=False)
     with pytest.raises(FileExistsError):
         fs.mkdir(name, exist_ok=False)
     with pytest.raises(FileNotFoundError):
@@ -611,7 +611,9 @@ def test_requests(proxy, root, raw):
     assert asked(read) == [("HEAD", f"{base}/tree/one"), ("GET", f"{base}/tree/one")]
     assert asked(write) == [("PUT", f"{base}/new")]
     raw.upload_blob("tree/0", b"")  # and nothing of this is remembered
-    assert fs.ls(f"{path}/tree") == [f"{path}/tree/{name}" for name in ("0", "one", "two")]
+    assert fs.ls(f"{path}/tree", detail=False) == [
+        f"{path}/tree/{name}" for name in ("0", "one", "two")
+    ]
 
 
 def test_cut_while_reading(proxy, root, raw):

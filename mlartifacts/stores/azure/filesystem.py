@@ -316,7 +316,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                     seen.add(entry["name"])
                 yield entry
 
-    async def _ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         if self.version_aware:
             return await super()._ls(path, detail=detail, **kwargs)  # type: ignore[no-any-return]
         container, key, _ = self.split_path(path)
