@@ -569,6 +569,25 @@ def test_after_a_fork(hdfs, driver):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_a_write_that_is_open_when_python_ends(hdfs, driver):
+    """It is abandoned, and holds up nothing."""
+    code = """
+        import json, sys, mlartifacts
+        fs, path = mlartifacts.url_to_fs(sys.argv[1] + "/file", driver=sys.argv[2])
+        fs.pipe(path, b"old")
+        sys.modules["held"] = fs.open(path, "wb")
+        sys.modules["held"].write(b"new" * 500_000)
+        print("true")
+    """
+    uri = hdfs.new_root()
+    began = time.monotonic()
+    assert _python(code, hdfs.env, uri, driver)
+    assert time.monotonic() - began < 30
+    fs, path = mlartifacts.url_to_fs(uri, driver="hdfs-native")
+    assert fs.cat(fs.find(path)) == {f"{path}/file": b"old"}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_memory_does_not_grow_with_the_file(hdfs, driver):
     code = """
         import hashlib, json, os, resource, sys, tempfile, mlartifacts

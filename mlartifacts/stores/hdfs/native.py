@@ -22,6 +22,7 @@ import os
 import queue
 import re
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -262,6 +263,8 @@ class _Calls:
         self._idle: list[_Worker] = []
 
     def __call__(self, function: Callable[..., T], *args: Any) -> T:
+        if sys.is_finalizing():  # when no thread but this one runs any more
+            return function(*args)
         try:
             worker = self._idle.pop()
         except IndexError:
