@@ -18,6 +18,13 @@ from tests.servers.process import LOOPBACK, Process, base_env, free_port, http_a
 
 _numbers = itertools.count(1)
 
+#: The emulator lets five connections wait and takes each request on a new one: the kernel drops
+#: the others, and they are tried again after a second, or three.
+_PROGRAM = (
+    "import socketserver; socketserver.TCPServer.request_queue_size = 128;"
+    "from gcp_storage_emulator.__main__ import main; main()"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class GcsEmulator:
@@ -52,7 +59,7 @@ class GcsEmulator:
 def serve(directory: Path) -> Iterator[GcsEmulator]:
     """Run the emulator."""
     port = free_port()
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory"]
+    command = [sys.executable, "-c", _PROGRAM, "start", "--in-memory"]
     command += [f"--host={LOOPBACK}", f"--port={port}", "--quiet"]
     with running(command, directory / "gcs.log", env=base_env()) as process:
         process.wait_until(lambda: http_answers(port, "/storage/v1/b?project=test"))
