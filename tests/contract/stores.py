@@ -607,24 +607,6 @@ class HdfsNative(Hdfs):
         return Place(self.uri("file"), {"HADOOP_USER_NAME": "stranger"})
 
 
-class Http(Folder):
-    """Files on a web server: read only."""
-
-    name = "http"
-    fixture = "static_http"
-    over_http = True
-    scheme = "http"
-    writable = False
-
-    def new_base(self) -> str:
-        base = super().new_base()
-        self.folder = self.server.root / base.rpartition("/")[2]
-        return base
-
-    def elsewhere(self, host: str, port: int) -> Place:
-        return Place(f"http://{host}:{port}/file")
-
-
 HARBOURS: tuple[type[Harbour], ...] = (
     Local,
     S3,
@@ -638,7 +620,6 @@ HARBOURS: tuple[type[Harbour], ...] = (
     Ftps,
     Hdfs,
     HdfsNative,
-    Http,
 )
 
 

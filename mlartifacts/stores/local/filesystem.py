@@ -87,6 +87,13 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
         else:
             self.cp_file(rpath, lpath)
 
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        for each in [] if recursive else [path] if isinstance(path, str) else path:
+            clean = self._strip_protocol(each)
+            if os.path.isdir(clean) and not os.path.islink(clean):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), clean)
+        super().rm(path, recursive=recursive, maxdepth=maxdepth)
+
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         path = self._strip_protocol(path)
         if self.auto_mkdir:
