@@ -141,11 +141,13 @@ def open(
     InvalidURI, UnknownScheme, InvalidConfig, MissingDriver
         As :func:`url_to_fs`.
     """
-    from fsspec.core import OpenFile, get_compression
+    from fsspec.core import get_compression
+
+    from mlartifacts.opening import ArtifactFile
 
     fs, path = url_to_fs(uri, **options)
     packing = get_compression(path, compression)
-    return OpenFile(
+    return ArtifactFile(
         fs, path, mode, compression=packing, encoding=encoding, errors=errors, newline=newline
     )
 
@@ -171,7 +173,9 @@ def open_files(
         A list of :class:`fsspec.core.OpenFile`, sorted by path where a pattern was
         expanded; empty where it matched nothing.
     """
-    from fsspec.core import OpenFile, OpenFiles, get_compression
+    from fsspec.core import OpenFiles, get_compression
+
+    from mlartifacts.opening import ArtifactFile
 
     if not isinstance(uris, str | os.PathLike):
         files = [open(uri, mode, **options) for uri in uris]
@@ -184,13 +188,14 @@ def open_files(
     }
     compression = opening.pop("compression", None)
     fs, pattern = url_to_fs(uris, **options)
-    if "r" not in mode and not fs.exists(pattern):
+    if fs.exists(pattern) or "r" not in mode:
         paths = [pattern]
     else:
-        paths = [path for path in fs.expand_path(pattern) if fs.isfile(path)]
+        found = fs.glob(pattern, detail=True)
+        paths = sorted(path for path, info in found.items() if info["type"] == "file")
     return OpenFiles(
         [
-            OpenFile(fs, path, mode, compression=get_compression(path, compression), **opening)
+            ArtifactFile(fs, path, mode, compression=get_compression(path, compression), **opening)
             for path in paths
         ],
         mode=mode,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlartifacts.uri import redact
+
 __all__ = ["Location"]
 
 # Options that may be shown. Everything else is hidden: a driver's new secret must not need
@@ -13,7 +15,7 @@ __all__ = ["Location"]
 _SHOWN = frozenset(
     "account_host account_name anon auto_mkdir block_size cache_type connect_timeout container"
     " default_block_size default_cache_type driver endpoint_url host kerb_ticket known_hosts"
-    " port project requester_pays timeout tls token user username".split()
+    " port project requester_pays timeout tls user username".split()
 )
 
 
@@ -38,12 +40,19 @@ class Location:
 
     def __repr__(self) -> str:
         shown = ", ".join(
-            f"{name}={value!r}" if name in _SHOWN else f"{name}=<hidden>"
+            f"{name}={value!r}" if _may_be_shown(name, value) else f"{name}=<hidden>"
             for name, value in self.options.items()
         )
         return f"Location({self.protocol!r}, {self.path!r}, {{{shown}}})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # A pickle is shown to whoever holds it.
-        options = {name: value for name, value in self.options.items() if name in _SHOWN}
+        options = {
+            name: value for name, value in self.options.items() if _may_be_shown(name, value)
+        }
         return type(self), (self.protocol, self.path, options)
+
+
+def _may_be_shown(name: str, value: object) -> bool:
+    # A URL of an endpoint can hold a password.
+    return name in _SHOWN and redact(str(value)) == str(value)

@@ -24,10 +24,11 @@ from glob import has_magic
 from typing import Any, ClassVar
 
 from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem, sync_wrapper
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.compression import compr
 from fsspec.core import get_compression
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
 from fsspec.utils import isfilelike, other_paths, stringify_path
 
@@ -40,13 +41,16 @@ from mlartifacts.store import Store, merge
 from mlartifacts.uri import ALIAS, ArtifactURI, parse, redact
 from mlartifacts.writing import WholeText, WholeWrite, landing
 
-__all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSystem"]
+__all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSystem", "synced"]
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
     "info ls cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
     " makedirs touch created modified checksum"
 ).split()
+
+# What is mirrored as a plain method even where the driver has one.
+_MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
 
 _TEXT = ("encoding", "errors", "newline")
 
@@ -65,23 +69,52 @@ _ERRNO_OF: dict[type[OSError], int] = {
 }
 
 
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The path that an operation is about: what it is given first."""
+    return args[0] if args else next(iter(kwargs.values()), "")
+
+
 def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
     """Make an operation raise what :meth:`ArtifactFileSystem._explain` says."""
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
-        async def call(self: ArtifactFileSystem, path: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._explaining(path):
-                return await method(self, path, *args, **kwargs)
+        async def call(self: ArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
+            with self._explaining(_first(args, kwargs)):
+                return await method(self, *args, **kwargs)
 
     else:
 
         @functools.wraps(method)
-        def call(self: ArtifactFileSystem, path: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._explaining(path):
-                return method(self, path, *args, **kwargs)
+        def call(self: ArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
+            with self._explaining(_first(args, kwargs)):
+                return method(self, *args, **kwargs)
 
     call._explains = True  # type: ignore[attr-defined]
+    return call
+
+
+def synced(loop: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a coroutine to its end, as fsspec's ``sync``, with the coroutine's own timeouts.
+
+    fsspec puts one of its own, without a file's name, in the place of every ``TimeoutError``.
+    """
+    try:
+        return sync(loop, method, *args, **kwargs)
+    except FSTimeoutError as error:
+        cause = error.__cause__
+        if isinstance(cause, TimeoutError) and cause.filename is not None:
+            raise cause from cause.__cause__
+        raise
+
+
+def _mirrored(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a plain method of a coroutine, as fsspec does."""
+
+    @functools.wraps(method)
+    def call(self: AsyncArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
+        return synced(self.loop, method, self, *args, **kwargs)
+
     return call
 
 
@@ -382,12 +415,15 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in (*_OPERATIONS, "exists", "isdir", "isfile"):
-            method = getattr(cls, f"_{name}", None)
+        for coroutine in dir(AsyncFileSystem):
+            name = coroutine.removeprefix("_")
+            method = getattr(cls, coroutine, None)
+            if name == coroutine or not inspect.iscoroutinefunction(method):
+                continue
             # Where a driver mirrors a coroutine itself, it mirrors its own, not ours.
-            mirrored = getattr(cls, name, None) is not getattr(AbstractFileSystem, name, None)
-            if mirrored and inspect.iscoroutinefunction(method):
-                setattr(cls, name, sync_wrapper(method))
+            default = getattr(AbstractFileSystem, name, None)
+            if getattr(cls, name, None) is default or name in _MIRRORED:
+                setattr(cls, name, _mirrored(method))
 
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         try:
@@ -407,6 +443,18 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
             return str((await self._info(path))["type"])
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    async def _walk(self, path: str, *args: Any, on_error: Any = "omit", **kwargs: Any) -> Any:
+        # What cannot be reached is not what is not there.
+        on_error = _unless_unreachable if on_error == "omit" else on_error
+        async for step in super()._walk(path, *args, on_error=on_error, **kwargs):
+            yield step
+
+    def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        steps = self._walk(path, *args, **kwargs)
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                yield synced(self.loop, steps.__anext__)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         if isfilelike(lpath) or os.path.isdir(lpath):
@@ -507,6 +555,11 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
     async def _literal_sources(self, path: str, recursive: bool, maxdepth: int | None) -> list[str]:
         found = await self._expand_path([path], recursive, maxdepth, assume_literal=True)
         return found if recursive else [p for p in found if not await self._isdir(p)]
+
+
+def _unless_unreachable(error: Exception) -> None:
+    if isinstance(error, ConnectionError | TimeoutError):
+        raise error
 
 
 def _has_scheme(cls: type[ArtifactFileSystem], path: str) -> bool:

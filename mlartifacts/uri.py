@@ -34,7 +34,9 @@ ALIAS = "mlartifacts+"
 # One letter and a colon is a Windows drive, so a scheme has at least two characters.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(.*)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CREDENTIALS = re.compile(r"(?<=://)([^/@:]*):([^/]*)(?=@)")
+# "user:pass" without a host behind it, where "/" ended the authority inside the password.
+_UNENCODED = re.compile(r"(?!arn:)[^@:\[]*:(?!\d*$)[^@]*$")
+_CREDENTIALS = re.compile(r"(?<=://)([^/@:]*):(.*)(?=@)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,9 @@ def parse(uri: str) -> ArtifactURI:
     if scheme == "file":
         path = unquote(path)
         if found := _CONTROL.search(path):
-            raise InvalidURI(f"{uri!r} has the control character {found.group()!r}.")
+            raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
+    if _UNENCODED.match(authority) and "@" in path:
+        raise InvalidURI(f"{redact(uri)} has a '/' in its password: percent-encode it as %2F.")
     userinfo, at, netloc = authority.rpartition("@")
     user, colon, password = userinfo.partition(":")
     parsed = ArtifactURI(

@@ -134,9 +134,15 @@ class WholeWrite(io.BufferedIOBase):
 
     # fsspec's transactions end each of their files by one of these two names.
     def commit(self) -> None:
-        """Publish a file that a transaction held back."""
+        """Publish a file that a transaction held back; one that failed stays abandoned."""
+        if self._state != "committed":  # closed by an exception, or not at all
+            self.abandon()
+            return
         with self._explaining():
-            self._file.commit()
+            self._publish()
+
+    def _publish(self) -> None:
+        self._file.commit()
 
     def discard(self) -> None:
         """Drop a file, also one that a transaction held back."""
@@ -212,6 +218,12 @@ class WholeWrite(io.BufferedIOBase):
 
 class WholeText(io.TextIOWrapper):
     """Text over a :class:`WholeWrite`, abandoned by an exception as the bytes beneath are."""
+
+    def __del__(self) -> None:
+        # Python's own finalizer would close the bytes beneath, and so publish them.
+        if not self.closed:
+            warnings.warn(f"unclosed file {self!r}: not written", ResourceWarning, stacklevel=2)
+            self.buffer.abandon()  # type: ignore[attr-defined]
 
     def __exit__(
         self,

@@ -9,6 +9,7 @@ import io
 import fsspec.core
 import pytest
 
+import mlartifacts
 from mlartifacts.writing import WholeText, WholeWrite, landing
 
 OLD = b"old"
@@ -191,3 +192,38 @@ def test_landing_leaves_nothing_after_an_exception(tmp_path):
             file.write(b"half")
         raise ZeroDivisionError
     assert {p.name for p in tmp_path.iterdir()} == {"home"}
+
+
+def test_text_that_is_garbage_is_not_published(shelf):
+    file = WholeText(shelf.open())
+    file.write("half")
+    with pytest.warns(ResourceWarning, match="not written"):
+        del file
+        gc.collect()
+    assert shelf.content == OLD
+
+
+def test_a_transaction_does_not_publish_what_failed(tmp_path):
+    fs = mlartifacts.filesystem("file")
+    failed, good = str(tmp_path / "failed"), str(tmp_path / "good")
+    fs.pipe_file(failed, OLD)
+    with fs.transaction:
+        with pytest.raises(ZeroDivisionError), fs.open(failed, "wb") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+        with fs.open(good, "wb") as file:
+            file.write(b"good")
+    assert (fs.cat_file(failed), fs.cat_file(good)) == (OLD, b"good")
+
+
+def test_an_exception_raised_again_keeps_the_old(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(OLD)
+    with pytest.raises(ZeroDivisionError):
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            with mlartifacts.open(path, "w") as file:
+                file.write("half")
+                raise
+    assert path.read_bytes() == OLD

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from typing import Any, NoReturn
 
 import aiohttp
-from fsspec.implementations.http import HTTPFileSystem, _file_info
+from fsspec.asyn import sync, sync_wrapper
+from fsspec.implementations.http import HTTPFile, HTTPFileSystem, _file_info
+from fsspec.spec import AbstractBufferedFile
 
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.stores.http import STORE, s3_uri
@@ -15,6 +18,11 @@ from mlartifacts.stores.http import STORE, s3_uri
 __all__ = ["HTTPArtifactFileSystem"]
 
 _CONNECT_SECONDS = 30
+_IN_MEMORY = 16 * 2**20
+_PIECE = 2**20
+
+# Bytes as they are stored: a range of what a server packs for the way is none of the file's.
+_UNPACKED = {"Accept-Encoding": "identity"}
 
 
 class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: ignore[misc]
@@ -34,12 +42,14 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         )
         client.setdefault("timeout", wait)
         if (user := options.pop("username", None)) is not None:
-            client.setdefault("auth", aiohttp.BasicAuth(user, options.pop("password", "")))
+            # With each request, not as the session's: aiohttp drops it at a redirect elsewhere.
+            options.setdefault("auth", aiohttp.BasicAuth(user, options.pop("password", "")))
         return {**options, "client_kwargs": client}
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
-        hint = f" (Amazon S3's: write {uri})" if (uri := s3_uri(path)) else ""
+        hint = _hint(path)
         if isinstance(error, aiohttp.ClientResponseError):
+            error.request_info = None  # type: ignore[assignment]  # it shows the login
             if error.status in {401, 403}:
                 return PermissionError(errno.EACCES, f"{error.status} {error.message}{hint}", path)
             return OSError(errno.EIO, f"The server says {error.status} {error.message}", path)
@@ -82,6 +92,9 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     async def _cat_file(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
+        backwards = (start or 0) < 0 or (end or 0) < 0
+        if backwards and (await self._info(url))["size"] is None:
+            return (await self._fetch(url, {}, **kwargs))[start:end]
         within = await self._within(url, start, end)
         if within is None:
             return b""
@@ -101,7 +114,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     ) -> bytes:
         session = await self.set_session()
         given = {**self.kwargs, **kwargs}
-        headers = {**given.pop("headers", {}), **headers}
+        headers = {**_UNPACKED, **given.pop("headers", {}), **headers}
         async with session.get(self.encode_url(url), headers=headers, **given) as response:
             if response.status == 416:
                 return b""  # behind the end, as a slice is
@@ -113,7 +126,10 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if mode != "rb":
             _refuse(path)
-        return super()._open(path, mode=mode, **kwargs)
+        for name in ("block_size", "cache_type", "cache_options"):
+            if kwargs.get(name) is None:
+                kwargs[name] = getattr(self, name)
+        return _File(self, path, self.info(path), **{**self.kwargs, **kwargs})
 
     async def _pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         _refuse(path)
@@ -137,6 +153,77 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         _refuse(path)
 
 
+class _File(HTTPFile):  # type: ignore[misc]
+    """A file that can be read anywhere, also where its server knows neither ranges nor sizes.
+
+    Such a server sends everything whatever it is asked; it is asked once, and what it sends is
+    kept, on the disk where it is large.
+    """
+
+    read = AbstractBufferedFile.read  # the driver's own fetches all that is left, unchecked
+
+    def __init__(
+        self, fs: HTTPArtifactFileSystem, path: str, info: dict[str, Any], **options: Any
+    ) -> None:
+        self._everything: Any = None
+        self.fs, self.url, self.loop, self.kwargs = fs, path, fs.loop, options
+        options.pop("autocommit", None)
+        size = options.pop("size", None) or info["size"]
+        self.session = sync(fs.loop, fs.set_session)
+        if size is None:
+            self.kwargs = {**fs.kwargs}
+            size = sync(fs.loop, self._measure)
+        super().__init__(fs, path, session=self.session, size=size, loop=fs.loop, **options)
+        self.details = {**info, "size": size}
+
+    async def _measure(self) -> int:
+        await self._ask({})
+        return int(self._everything.seek(0, os.SEEK_END))
+
+    async def _ask(self, headers: dict[str, str]) -> bytes | None:
+        """The bytes of a range; ``None`` once everything has come."""
+        given = dict(self.kwargs)
+        headers = {**_UNPACKED, **given.pop("headers", {}), **headers}
+        url = self.fs.encode_url(self.url)
+        async with self.session.get(url, headers=headers, **given) as response:
+            if response.status == 206:
+                data: bytes = await response.read()
+                return data
+            self.fs._raise_not_found_for_status(response, self.url)
+            everything = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+            async for piece in response.content.iter_chunked(_PIECE):
+                everything.write(piece)
+            self._everything = everything
+        return None
+
+    async def async_fetch_range(self, start: int, end: int) -> bytes:
+        """Bytes from `start` to before `end`."""
+        if self._everything is None:
+            data = await self._ask({"Range": f"bytes={start}-{end - 1}"})
+            if data is not None:
+                return data
+        self._everything.seek(start)
+        kept: bytes = self._everything.read(end - start)
+        return kept
+
+    _fetch_range = sync_wrapper(async_fetch_range)
+
+    def close(self) -> None:
+        super().close()
+        if self._everything is not None:
+            self._everything.close()
+
+
+def _hint(path: str) -> str:
+    """The cure for the mistake that MLflow's documentation warns of."""
+    uri = s3_uri(path)
+    if uri is None:
+        return ""
+    return (
+        f". This is an object of S3's: write {uri}, give the tracking server s3://bucket/path as"
+        " its artifact root, and unset MLFLOW_S3_ENDPOINT_URL on clients that it is not meant for"
+    )
+
+
 def _refuse(path: str) -> NoReturn:
-    hint = f" (Amazon S3's: write {uri})" if (uri := s3_uri(path)) else ""
-    raise OSError(errno.EROFS, f"http: and https: artifacts can only be read{hint}", path)
+    raise OSError(errno.EROFS, f"http: and https: artifacts can only be read{_hint(path)}", path)

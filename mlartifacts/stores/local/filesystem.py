@@ -47,6 +47,10 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
         target = os.path.realpath(path)  # a link stays a link
         if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if os.path.exists(target) and not os.path.isfile(target):  # a device, a pipe
+            file = open(target, mode)  # noqa: SIM115  (WholeWrite closes it)
+            explaining = functools.partial(self._explaining, path)
+            return WholeWrite(file, file.close, file.close, explaining)
         if "x" in mode and os.path.exists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         if self.auto_mkdir:
@@ -106,12 +110,12 @@ class _LocalWrite(WholeWrite):
 
     def __init__(self, *args: Any, autocommit: bool) -> None:
         super().__init__(*args)
-        self._publish = self._commit
+        self._land = self._commit
         if not autocommit:
             self._commit = self._file.close
 
-    def commit(self) -> None:
-        self._publish()
+    def _publish(self) -> None:
+        self._land()
 
 
 def _land(file: IO[bytes], temporary: str, target: str, exclusive: bool) -> None:

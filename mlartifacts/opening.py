@@ -1,0 +1,34 @@
+"""fsspec's ``OpenFile``, which tells the file beneath it why it is closed."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from fsspec.core import OpenFile
+
+from mlartifacts.writing import WholeWrite
+
+__all__ = ["ArtifactFile"]
+
+
+class ArtifactFile(OpenFile):  # type: ignore[misc]
+    """An artifact to be opened; a block that an exception ends publishes nothing.
+
+    fsspec's own closes its files likewise after an exception and after a good end.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            for file in self.fobjects:
+                if isinstance(file, WholeWrite):
+                    file.abandon()
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        settings = (self.compression, self.encoding, self.errors, self.newline)
+        return type(self), (self.fs, self.path, self.mode, *settings)
