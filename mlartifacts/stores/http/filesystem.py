@@ -42,7 +42,8 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         )
         client.setdefault("timeout", wait)
         if (user := options.pop("username", None)) is not None:
-            client.setdefault("auth", aiohttp.BasicAuth(user, options.pop("password", "")))
+            # With each request, not as the session's: aiohttp drops it at a redirect elsewhere.
+            options.setdefault("auth", aiohttp.BasicAuth(user, options.pop("password", "")))
         return {**options, "client_kwargs": client}
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
