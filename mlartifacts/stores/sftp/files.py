@@ -25,19 +25,18 @@ __all__ = ["PIECE", "Reader", "Upload", "parallel"]
 #: Bytes that are written at once, and read ahead at most.
 PIECE = 4 * 2**20
 
-# For servers that do not tell their limits (limits@openssh.com): what OpenSSH's take.
+# For servers that do not tell their limits (limits@openssh.com), for which asyncssh takes the
+# least that SFTP allows: what OpenSSH's take, as sshfs has it.
+_LEAST = 16 * 2**10
 _READ_LENGTH = 48 * 2**10
 _WRITE_LENGTH = 240 * 2**10
-_REQUESTS = 128
 
 
 def parallel(channel: Any, *, writing: bool = False) -> dict[str, int]:
     """How asyncssh splits one read or write into requests that are under way together."""
-    limits = channel.limits
-    length = _WRITE_LENGTH if writing else _READ_LENGTH
-    if limits.max_packet_len:  # otherwise asyncssh made the others up
-        length = limits.max_write_len if writing else limits.max_read_len
-    return {"block_size": length, "max_requests": _REQUESTS}
+    told = channel.limits.max_write_len if writing else channel.limits.max_read_len
+    usual = _WRITE_LENGTH if writing else _READ_LENGTH
+    return {"block_size": told if told > _LEAST else usual}
 
 
 class Reader(AbstractBufferedFile):  # type: ignore[misc]

@@ -230,8 +230,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
                 first, last = start or 0, end
                 if last is None or last < 0 or first < 0:
                     size = (await file.stat()).size or 0
-                    first = max(first + size, 0) if first < 0 else first
-                    last = size if last is None else last + size if last < 0 else last
+                    first, last, _ = slice(first, last).indices(size)
                 if last <= first:
                     return b""
                 data: bytes = await file.read(last - first, first)
@@ -256,8 +255,9 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
                         rpath,
                         temporary,
                         follow_symlinks=True,
+                        sparse=False,
                         progress_handler=as_progress_handler(callback),
-                        **self._transfer(channel),
+                        **parallel(channel),
                     )
                 )
         except asyncssh.SFTPFailure as error:
@@ -265,12 +265,6 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             if not error.reason.endswith(" is a directory"):
                 raise
             os.makedirs(lpath, exist_ok=True)
-
-    @staticmethod
-    def _transfer(channel: Any) -> dict[str, Any]:
-        length = min(parallel(channel)["block_size"], parallel(channel, writing=True)["block_size"])
-        # A sparse copy leaves a hole at the end of a file out, and the file is shorter.
-        return {"sparse": False, "block_size": length}
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Reader:
         if mode != "rb":
@@ -314,8 +308,9 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         handler = as_progress_handler(callback)
 
         async def put(channel: Any, temporary: str) -> None:
-            options = {**self._transfer(channel), "follow_symlinks": True}
-            await channel.put(lpath, temporary, progress_handler=handler, **options)
+            # A sparse copy leaves a hole at the end of a file out, and the file is shorter.
+            options = {"sparse": False, "follow_symlinks": True, "progress_handler": handler}
+            await channel.put(lpath, temporary, **options, **parallel(channel, writing=True))
 
         with open(lpath, "rb"):  # its absence is said in terms of this machine
             pass
