@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import asyncssh
+from asyncssh.public_key import get_default_public_key_algs
 
 from mlartifacts.errors import ArtifactError, InvalidConfig
 from mlartifacts.stores.sftp import host_of
@@ -185,8 +186,6 @@ async def _open(host: str, arguments: Mapping[str, Any], via: Any = None) -> Any
     tunnel = via
     if isinstance(options.tunnel, str):
         tunnel = await _jump(options.tunnel, arguments)
-    if "known_hosts" not in arguments or arguments["known_hosts"] == ():
-        arguments["known_hosts"] = await asyncio.to_thread(_known_hosts, options.config)
     if (keys := _identities(options.config)) is not None and not arguments.get("client_keys"):
         # asyncssh ends on an IdentityFile that is not there, or is encrypted; ssh goes on.
         arguments["client_keys"] = keys
@@ -200,6 +199,10 @@ async def _open(host: str, arguments: Mapping[str, Any], via: Any = None) -> Any
     if tunnel is not None:
         arguments["tunnel"] = tunnel
     try:
+        if arguments.get("known_hosts", ()) == ():
+            arguments["known_hosts"] = await asyncio.to_thread(_known_hosts, options.config)
+        if (kinds := _kinds(arguments["known_hosts"], options)) is not None:
+            arguments.setdefault("server_host_key_algs", kinds)
         client = await asyncssh.connect(host, **arguments)
     except BaseException as error:
         if tunnel is not via:
@@ -258,6 +261,21 @@ def _known_hosts(config: Any) -> Any:
     files = _USER_FILES if user is None else user  # [] is ssh_config's "none"
     files = [*files, *(config.get("GlobalKnownHostsFile") or _GLOBAL_FILES)]
     return asyncssh.read_known_hosts([f for f in map(os.path.expanduser, files) if _readable(f)])
+
+
+def _kinds(known: Any, options: Any) -> list[str] | None:
+    """The kinds of host key to ask for: those that are known, and then all others.
+
+    asyncssh asks for the known ones alone. A server that has another kind now ends the
+    connection, and nobody learns that its key has changed.
+    """
+    if known is None or options.config.get("HostKeyAlgorithms"):
+        return None
+    keys, authorities, *_ = asyncssh.match_known_hosts(known, _entry(options), "", None)
+    if not keys or authorities:
+        return None
+    wanted = [kind for key in keys for kind in key.sig_algorithms]
+    return list(dict.fromkeys(k.decode() for k in (*wanted, *get_default_public_key_algs())))
 
 
 def _identities(config: Any) -> list[str] | None:
@@ -348,14 +366,17 @@ def _entry(options: Any) -> str:
 
 
 def _untrusted(error: Any, name: str, options: Any, known: Any, witness: _Witness) -> str:
-    if witness.seen is None:  # revoked, or a certificate
+    if witness.seen is None:  # a certificate's
         return f"{name}: {error.reason}."
     host, address, port, key = witness.seen
     offered = f"{key.get_algorithm()} {key.get_fingerprint()}"
     file = (options.config.get("UserKnownHostsFile") or _USER_FILES)[0]
     scan = f"`ssh-keyscan -p {port} {options.host} >> {file}`"
     spelled = [n if port == 22 else f"[{n}]:{port}" for n in (host, address) if n]
-    if any(_keys_of(known, spelling) for spelling in spelled):
+    entries = [asyncssh.match_known_hosts(known, spelling, "", None) for spelling in spelled]
+    if any(key in revoked for _, _, revoked, *_ in entries):
+        return f"{name}: the host key ({offered}) is marked @revoked in known_hosts."
+    if any(trusted for trusted, *_ in entries):
         return (
             f"{name}: THE HOST KEY HAS CHANGED: it is {offered} now, and known_hosts has another."
             " Somebody may be in between, or the server was set up anew. If its administrator"
@@ -366,7 +387,3 @@ def _untrusted(error: Any, name: str, options: Any, known: Any, witness: _Witnes
         f" administrator says that this is its fingerprint, add it: {scan}. (known_hosts=None"
         " verifies nothing.)"
     )
-
-
-def _keys_of(known: Any, spelling: str) -> bool:
-    return bool(asyncssh.match_known_hosts(known, spelling, "", None)[0])
