@@ -21,6 +21,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 from s3fs.core import _error_wrapper
 
@@ -80,15 +81,19 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         await self.set_session()
         client = await self.get_s3(kwargs.get("Bucket"))
+        # By one name, so that once is enough however often it is said.
+        client.meta.events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts")
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
         return await _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
+
+    call_s3 = sync_wrapper(_call_s3)  # the driver's own mirrors the driver's own
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
         cause = error if isinstance(error, ClientError) else error.__cause__
         if isinstance(cause, ClientError):
             return self._translate_answer(cause.response, path)
-        if isinstance(error, _Hung):
+        if isinstance(error, _Hung | ConnectTimeoutError | ReadTimeoutError):
             return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
         if isinstance(error, ParamValidationError):
             return InvalidURI(f"{path}: {error}")
@@ -277,6 +282,12 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
 
 def _is_a_directory(path: str) -> IsADirectoryError:
     return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+
+
+def _expect_nothing(request: Any, **kwargs: Any) -> None:
+    """Drop ``Expect: 100-continue``: no timeout of aiohttp's bounds the wait for that answer."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]
 
 
 def _once(call: Callable[..., Any]) -> Callable[..., Any]:
