@@ -16,7 +16,7 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.store import Store
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["STORE"]
+__all__ = ["FULL_CHECKSUMS", "STORE", "UPLOAD_ARGUMENTS"]
 
 _ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 _IGNORE_TLS = "MLFLOW_S3_IGNORE_TLS"
@@ -28,10 +28,18 @@ _SIGNATURE = "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION"
 
 #: Schemes whose URIs name their endpoint, and the addressing style that MLflow has for each.
 _NAMED_ENDPOINT = {"r2": "virtual", "b2": "path"}
+_B2_HOST = re.compile(r"s3\.([a-z0-9-]+)\.backblazeb2\.com")
 
-#: What boto3's ``ExtraArgs`` of an upload may hold (its documentation of ``ALLOWED_UPLOAD_ARGS``).
-_UPLOAD_ARGS = frozenset(
-    "ACL CacheControl ChecksumAlgorithm ChecksumType ContentDisposition ContentEncoding"
+#: Checksums of an object as a whole, among :data:`UPLOAD_ARGUMENTS`.
+FULL_CHECKSUMS = frozenset(
+    "ChecksumCRC32 ChecksumCRC32C ChecksumCRC64NVME ChecksumMD5 ChecksumSHA1 ChecksumSHA256"
+    " ChecksumSHA512 ChecksumXXHASH3 ChecksumXXHASH64 ChecksumXXHASH128".split()
+)
+#: What boto3's ``ExtraArgs`` of an upload may hold (its ``ALLOWEDUPLOAD_ARGUMENTS``), and
+#: ``BucketKeyEnabled``, which MLflow takes in its own multipart uploads.
+UPLOAD_ARGUMENTS = FULL_CHECKSUMS | frozenset(
+    "BucketKeyEnabled"
+    " ACL CacheControl ChecksumAlgorithm ChecksumType ContentDisposition ContentEncoding"
     " ContentLanguage ContentType ExpectedBucketOwner Expires GrantFullControl GrantRead"
     " GrantReadACP GrantWriteACP Metadata MpuObjectSize ObjectLockLegalHoldStatus ObjectLockMode"
     " ObjectLockRetainUntilDate RequestPayer SSECustomerAlgorithm SSECustomerKey"
@@ -39,7 +47,11 @@ _UPLOAD_ARGS = frozenset(
     " Tagging WebsiteRedirectLocation".split()
 )
 
-_ENDPOINT_HOST = re.compile(r"(^|\.)s3[.-]([a-z0-9.-]+\.)?amazonaws\.com(\.cn)?$|:")
+#: What is an endpoint for certain: Amazon's, a port, an address (which no bucket may look like).
+_ENDPOINT_HOST = re.compile(
+    r"(^|\.)s3[.-]([a-z0-9.-]+\.)?amazonaws\.com(\.cn)?$|:|^localhost$|^\d+\.\d+\.\d+\.\d+$"
+    r"|\.(digitaloceanspaces|backblazeb2|r2\.cloudflarestorage|wasabisys)\.com$"
+)
 
 
 def path(uri: ArtifactURI) -> str:
@@ -103,8 +115,12 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
                 " authority to it: set one of the two."
             )
         client["verify"] = False
-    style = environment.text(_ADDRESSING) or _NAMED_ENDPOINT.get(uri.scheme)
-    if style:
+    if uri.scheme == "r2":
+        client["region_name"] = "auto"  # R2 refuses those of Amazon
+        derived["fixed_upload_size"] = True  # and parts of unequal sizes
+    elif uri.scheme == "b2" and (host := _B2_HOST.fullmatch(uri.host)):
+        client["region_name"] = host[1]
+    if style := _NAMED_ENDPOINT.get(uri.scheme) or environment.text(_ADDRESSING):
         if style not in {"auto", "path", "virtual"}:
             raise InvalidConfig(f"{_ADDRESSING}={style!r}: it takes auto, path or virtual.")
         config["s3"] = {"addressing_style": style}
@@ -117,7 +133,7 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     if timeout is not None:
         config["read_timeout"] = None if timeout == -1 else timeout
         config["connect_timeout"] = 5 if timeout == -1 else min(timeout, 5)
-    if not environment.text("AWS_MAX_ATTEMPTS"):
+    if not (environment.text("AWS_MAX_ATTEMPTS") or environment.text("AWS_RETRY_MODE")):
         # s3fs tries again itself: botocore's own five attempts beneath would multiply.
         config["retries"] = {"total_max_attempts": 2, "mode": "standard"}
     if arguments := _upload_arguments(environment):
@@ -153,11 +169,11 @@ def _endpoint(environment: Environment) -> str | None:
 
 def _upload_arguments(environment: Environment) -> dict[str, object]:
     arguments = environment.json_object(_EXTRA_ARGS) or {}
-    unknown = sorted(arguments.keys() - _UPLOAD_ARGS)
+    unknown = sorted(arguments.keys() - UPLOAD_ARGUMENTS)
     if unknown:
         raise InvalidConfig(
             f"{_EXTRA_ARGS} has {', '.join(map(repr, unknown))}, which S3 uploads do not know."
-            f" They know {', '.join(sorted(_UPLOAD_ARGS))}."
+            f" They know {', '.join(sorted(UPLOAD_ARGUMENTS))}."
         )
     if owner := environment.text(_OWNER):
         arguments.setdefault("ExpectedBucketOwner", owner)
@@ -175,6 +191,10 @@ STORE = Store(
         "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT",
         # What botocore reads.
         *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
+        *("AWS_SECURITY_TOKEN", "AWS_REGION", "AWS_RETRY_MODE", "AWS_ROLE_SESSION_NAME"),
+        *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+        *("AWS_EC2_METADATA_DISABLED", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
         *("AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"),
         *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL"),
         *("AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_REQUEST_CHECKSUM_CALCULATION"),

@@ -3,59 +3,103 @@
 from __future__ import annotations
 
 import errno
-import functools
-import mimetypes
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+from aiohttp import ClientError as AiohttpError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
+    NoRegionError,
     ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
+    ProxyConnectionError,
     ReadTimeoutError,
     SSLError,
+    SSOError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+    UnknownSignatureVersionError,
 )
-from fsspec.asyn import sync_wrapper
-from s3fs import S3FileSystem
-from s3fs.core import _error_wrapper
 
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.stores.s3 import STORE
+from mlartifacts.stores.s3.driver import Hung, S3Driver
 from mlartifacts.writing import WholeWrite
 
 __all__ = ["S3ArtifactFileSystem"]
 
-_DENIED = frozenset(
-    "403 AccessDenied AccountProblem AllAccessDisabled ExpiredToken Forbidden InvalidAccessKeyId"
-    " InvalidToken InvalidSecurity RequestTimeTooSkewed SignatureDoesNotMatch"
-    " TokenRefreshRequired UnauthorizedAccess XAmzContentSHA256Mismatch".split()
-)
-_MISSING = frozenset("404 NoSuchKey NoSuchBucket NoSuchVersion NotFound".split())
+_MISSING = frozenset("404 NoSuchKey NoSuchBucket NoSuchUpload NoSuchVersion NotFound".split())
+
 _LOGIN = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE) or a role; for a"
     " public bucket, MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION=unsigned or anon=True"
 )
+_EXPIRED = "log in again, and renew AWS_SESSION_TOKEN if it is set"
+_REGION = "set AWS_DEFAULT_REGION to the bucket's region"
+
+#: What a refusal's code means to do.
+_DENIED = {
+    "401": _LOGIN,
+    "403": f"not for these credentials, or (where they may not list) not there; {_LOGIN}",
+    "AccessDenied": f"the credentials may not do this; for others, {_LOGIN}",
+    "AccountProblem": "see the account's state",
+    "AllAccessDisabled": "see the bucket's policy",
+    "AuthorizationHeaderMalformed": _REGION,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "Forbidden": "the credentials may not do this",
+    "InvalidAccessKeyId": "see AWS_ACCESS_KEY_ID or AWS_PROFILE, and MLFLOW_S3_ENDPOINT_URL",
+    "InvalidObjectState": "the object is archived: restore it first",
+    "InvalidSecurity": _LOGIN,
+    "InvalidToken": _EXPIRED,
+    "RequestExpired": _EXPIRED,
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "SignatureDoesNotMatch": f"see AWS_SECRET_ACCESS_KEY; else, {_REGION}",
+    "TokenRefreshRequired": _EXPIRED,
+    "UnauthorizedAccess": _LOGIN,
+}
+
+_OTHERS: dict[str, tuple[int, str]] = {
+    "BucketAlreadyExists": (errno.EEXIST, "the name is taken"),
+    "BucketAlreadyOwnedByYou": (errno.EEXIST, "the bucket is there already"),
+    "BucketNotEmpty": (errno.ENOTEMPTY, "the bucket is not empty"),
+    "EntityTooLarge": (errno.EFBIG, "the store takes no object of this size"),
+    "IllegalLocationConstraintException": (errno.EINVAL, _REGION),
+    "KeyTooLongError": (errno.ENAMETOOLONG, "the key is too long"),
+    "PermanentRedirect": (errno.EINVAL, _REGION),
+    "RequestTimeout": (errno.ETIMEDOUT, "the store waited too long for the upload"),
+    "301": (errno.EINVAL, _REGION),
+    "503": (errno.EBUSY, "the store is overloaded"),
+    "ServiceUnavailable": (errno.EBUSY, "the store is overloaded"),
+    "SlowDown": (errno.EBUSY, "the store is overloaded"),
+}
+
+_CHECKSUMS = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for this older store"
+_TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets how long to wait"
+_CREDENTIALS = ("key", "secret", "token", "username", "password", "profile", "session")
 
 
-class _Hung(Exception):
-    """A timeout, in a type that s3fs does not try again: one wait is what was asked for."""
-
-
-class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: ignore[misc]
+class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
     """Amazon S3 and its like.
 
     Listings are not cached: other clients (MLflow's, say) write beside this one.
     """
 
     store = STORE
-    retries = 3
+
+    def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
+        super().__init__(*args, uri=uri, **_over_the_environment(explicit))
+        self._endpoint_host = urlsplit(self.endpoint_url or "").netloc
 
     def unstrip_protocol(self, name: str) -> str:
         """The URL of a path, in the scheme that the filesystem was opened with."""
@@ -64,112 +108,106 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
         bucket, _, key = self._strip_protocol(name).partition("/")
         return f"{self.root_uri.scheme}://{bucket}@{self.root_uri.netloc}/{key}"
 
-    def split_path(self, path: str) -> tuple[str, str, str | None]:
-        """Bucket, key and version; ``?versionId=`` is part of the name unless `version_aware`."""
-        if self.version_aware:
-            bucket, key, version = super().split_path(path)
-            return bucket, key, version
-        trail = path[len(path.rstrip("/")) :]
-        path = self._strip_protocol(path).lstrip("/")
-        if "/" not in path:
-            return path, "", None
-        bucket, key = self._find_bucket_key(path)
-        return bucket, key + trail, None
-
-    # ---- Requests and errors -------------------------------------------------------------
+    # ---- Errors --------------------------------------------------------------------------
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        await self.set_session()
-        client = await self.get_s3(kwargs.get("Bucket"))
-        # By one name, so that once is enough however often it is said.
-        client.meta.events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts")
-        call = getattr(client, method)
-        arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        return await _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
+        bucket = kwargs.get("Bucket", "")
+        name = kwargs.get("Key") or kwargs.get("Prefix")
+        path = f"{bucket}/{name.rstrip('/')}" if name else bucket
+        # Here, as not every operation of fsspec is made of those that explain their errors.
+        with self._explaining(path):
+            if bucket and bucket == self._endpoint_host:
+                raise InvalidURI(
+                    f"{path} has the endpoint's host where the bucket belongs: write"
+                    " s3://<bucket>/<key>. Where a tracking server gave this artifact"
+                    " root, its --default-artifact-root was set to MLFLOW_S3_ENDPOINT_URL."
+                )
+            return await super()._call_s3(method, *akwarglist, **kwargs)
 
-    call_s3 = sync_wrapper(_call_s3)  # the driver's own mirrors the driver's own
+    async def _url(self, path: str, *args: Any, **kwargs: Any) -> str:
+        with self._explaining(path):
+            url: str = await super()._url(path, *args, **kwargs)
+            return url
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
-        cause = error if isinstance(error, ClientError) else error.__cause__
-        if isinstance(cause, ClientError):
-            return self._translate_answer(cause.response, path)
-        if isinstance(error, _Hung | ConnectTimeoutError | ReadTimeoutError):
-            return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
-        if isinstance(error, ParamValidationError):
-            return InvalidURI(f"{path}: {error}")
-        if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-            return PermissionError(errno.EACCES, f"{error}: {_LOGIN}", path)
-        if isinstance(error, CredentialRetrievalError):
-            return PermissionError(errno.EACCES, str(error), path)
-        if isinstance(error, SSLError):
-            hint = "name its authority in AWS_CA_BUNDLE, or set MLFLOW_S3_IGNORE_TLS=true"
-            return ConnectionError(errno.ECONNABORTED, f"{error}: {hint}", path)
-        if isinstance(error, BotoCoreError):  # what is left has to do with the connection
-            return ConnectionError(errno.ECONNREFUSED, str(error), path)
+        for each in (error, error.__cause__):
+            if isinstance(each, ClientError):
+                return self._translate_answer(each, path)
+        match error:
+            case Hung() | ConnectTimeoutError() | ReadTimeoutError():
+                return TimeoutError(errno.ETIMEDOUT, f"no answer in time ({_TIMEOUT})", path)
+            case ParamValidationError() | TypeError():
+                return self._translate_parameters(error, path)
+            case NoCredentialsError() | PartialCredentialsError() | ProfileNotFound():
+                return PermissionError(errno.EACCES, f"{error}: {_LOGIN}", path)
+            case CredentialRetrievalError() | TokenRetrievalError() | SSOError():
+                return PermissionError(errno.EACCES, f"{error}: {_EXPIRED}", path)
+            case UnauthorizedSSOTokenError():
+                return PermissionError(errno.EACCES, f"{error}: {_EXPIRED}", path)
+            case NoRegionError():
+                return InvalidConfig(f"{error} Set AWS_DEFAULT_REGION.")
+            case UnknownSignatureVersionError():
+                return InvalidConfig(f"MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION: {error}")
+            case SSLError():
+                hint = "name its authority in AWS_CA_BUNDLE, or set MLFLOW_S3_IGNORE_TLS=true"
+                return ConnectionError(errno.ECONNABORTED, f"{error}: {hint}", path)
+            case EndpointConnectionError() | ProxyConnectionError() | HTTPClientError():
+                return OSError(_number(error), str(error), path)
+            case AiohttpError():
+                return OSError(_number(error), str(error), path)
+            case BotoCoreError():
+                return OSError(errno.EIO, str(error), path)
         return None
 
-    def _translate_answer(self, response: Any, path: str) -> Exception | None:
+    def _translate_answer(self, error: ClientError, path: str) -> Exception:
+        response: Any = error.response
         code = str(response["Error"].get("Code", ""))
         status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-        message = response["Error"].get("Message") or code
-        if code == "NoSuchBucket":
-            bucket = self.split_path(path)[0]
-            return FileNotFoundError(errno.ENOENT, f"There is no bucket {bucket!r}", path)
+        given = response["Error"].get("Message")
+        message = f"{code}: {given}" if given and given != code else code
+        bucket, key, _ = self.split_path(path)
+        if code == "NoSuchBucket" or (code in _MISSING and not key):
+            at = f" at {self.endpoint_url}" if self.endpoint_url else ""
+            return FileNotFoundError(errno.ENOENT, f"There is no bucket {bucket!r}{at}", path)
         if code in _MISSING:
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if code in _DENIED or status in {"401", "403"}:
-            return PermissionError(errno.EACCES, f"{code}: {message} ({_LOGIN})", path)
-        if code == "PreconditionFailed" and response["Error"].get("Condition") == "If-None-Match":
-            return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        if code == "PreconditionFailed":
-            return OSError(errno.ESTALE, "The object changed while it was read", path)
-        if code == "MissingContentLength":
-            hint = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for this older store"
-            return OSError(errno.EINVAL, f"{code}: {hint}", path)
+            hint = _DENIED.get(code, _LOGIN)
+            return PermissionError(errno.EACCES, f"{message}: {hint}", path)
+        if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
+            if error.operation_name in {"PutObject", "CompleteMultipartUpload"}:
+                return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            return OSError(errno.ESTALE, "the object changed while it was read", path)
+        if code == "MissingContentLength" or "x-amz-checksum" in message.lower():
+            return OSError(errno.EINVAL, f"{message}: {_CHECKSUMS}", path)
         if code == "InvalidBucketName":
             return InvalidURI(f"{path}: {message}")
+        if code in _OTHERS:
+            number, hint = _OTHERS[code]
+            return OSError(number, f"{message}: {hint}", path)
+        number = errno.EINVAL if status.startswith("4") else errno.EIO
+        return OSError(number, message, path)
+
+    def _translate_parameters(self, error: Exception, path: str) -> Exception | None:
+        said = str(error)
+        if isinstance(error, ParamValidationError) and "Invalid bucket name" in said:
+            return InvalidURI(f"{path}: {said.partition(': Bucket name must')[0]}.")
+        named = [name for name in self.s3_additional_kwargs if name in said]
+        if isinstance(error, TypeError) and "SSECustomerKey" in self.s3_additional_kwargs:
+            named = ["SSECustomerKey"]
+        if named:
+            # The driver's words have the value, which may be a key.
+            return InvalidConfig(
+                f"MLFLOW_S3_UPLOAD_EXTRA_ARGS (or s3_additional_kwargs) has"
+                f" {', '.join(named)} of a type that S3 does not take."
+            )
         return None
 
-    # ---- Looking -------------------------------------------------------------------------
-
-    async def _iterdir(self, *args: Any, **kwargs: Any) -> AsyncIterator[dict[str, Any]]:
-        async for entry in super()._iterdir(*args, **kwargs):
-            # A key "dir/" of no bytes only says that there is a directory.
-            if not (entry["type"] == "file" and entry["name"].endswith("/") and not entry["size"]):
-                yield entry
-
-    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
-        try:
-            return await super()._ls(path, detail=detail, **kwargs)
-        except FileNotFoundError as error:
-            if error.__cause__ is None and await self._isdir(path):
-                return []  # only a marker is in it
-            raise
-
-    async def _isdir(self, path: str) -> bool:
-        # s3fs lists all of the directory; one key tells.
-        bucket, key, _ = self.split_path(path)
-        if not bucket:
-            return True
-        try:
-            if not key:
-                return bool((await self._info(bucket))["type"] == "directory")
-            answer = await self._call_s3(
-                "list_objects_v2", Bucket=bucket, Prefix=key.rstrip("/") + "/", MaxKeys=1
-            )
-        except FileNotFoundError:
-            return False
-        return bool(answer.get("Contents"))
-
-    async def _find(self, path: str, *args: Any, detail: bool = False, **kwargs: Any) -> Any:
-        try:
-            return await super()._find(path, *args, detail=detail, **kwargs)
-        except FileNotFoundError:  # the bucket is not there
-            return {} if detail else []
+    _isdir = S3Driver._isdir
 
     # ---- Reading -------------------------------------------------------------------------
 
-    async def _cat_file(
+    async def _cat_file(  # type: ignore[override]
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
         within = await self._within(path, start, end)
@@ -177,127 +215,77 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3FileSystem):  # type: igno
             return b""
         try:
             data: bytes = await super()._cat_file(path, start=within[0], end=within[1], **kwargs)
-        except OSError as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and cause.response["Error"].get("Code") in {
-                "416",
-                "InvalidRange",
-            }:
-                return b""  # behind the end, as a slice is
-            if isinstance(error, FileNotFoundError) and await self._isdir(path):
+        except FileNotFoundError as error:
+            if await self._isdir(path):
                 raise _is_a_directory(path) from error
             raise
         return data
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        if mode == "rb":
-            file = super()._open(path, mode=mode, **kwargs)
-            if kwargs.get("size") is None and file.details["type"] == "directory":
-                raise _is_a_directory(path)
-            return file
         if not self.split_path(path)[1]:
             raise _is_a_directory(path)
-        return super()._open(path, mode=mode, **self._content(path, kwargs))
+        file = super()._open(path, mode=mode, **kwargs)
+        if mode == "rb" and kwargs.get("size") is None and file.details["type"] == "directory":
+            raise _is_a_directory(path)
+        return file
 
     # ---- Writing -------------------------------------------------------------------------
 
-    def _content(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Add the type and the encoding that the name tells, as MLflow's uploads do."""
-        kind, encoding = mimetypes.guess_type(path)
-        guessed = {"ContentType": kind, "ContentEncoding": encoding}
-        set_already = {**self.s3_additional_kwargs, **given}
-        found = {name: value for name, value in guessed.items() if value is not None}
-        # Also where a setting has it: s3fs' own guess for uploaded files would win over that.
-        return {**found, **{n: set_already[n] for n in guessed if n in set_already}, **given}
-
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
+        # A condition on the upload says it too, but older servers do not heed it, and s3fs
+        # does not make it for an empty file.
         if "x" in mode and self.exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         return super()._open_whole(path, mode, **kwargs)
 
-    async def _pipe_file(self, path: str, data: bytes, **kwargs: Any) -> Any:
-        return await super()._pipe_file(path, data, **self._content(path, kwargs))
-
-    async def _put_file(self, lpath: str, rpath: str, **kwargs: Any) -> None:
-        await super()._put_file(lpath, rpath, **self._content(rpath, kwargs))
-
-    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        try:
-            await super()._cp_file(path1, path2, **kwargs)
-        except FileNotFoundError:
-            # A tree is copied file by file, and its directories are no objects.
-            if not await self._isdir(path1):
-                raise
-
     # ---- Deleting ------------------------------------------------------------------------
 
     async def _rm_file(self, path: str, **kwargs: Any) -> None:
-        bucket, key, _ = self.split_path(path)
-        await self._call_s3("head_object", Bucket=bucket, Key=key)  # S3 deletes nothing silently
-        await super()._rm_file(path, **kwargs)
+        try:
+            await super()._rm_file(path, **kwargs)
+        except FileNotFoundError as error:
+            if await self._isdir(path):
+                raise _is_a_directory(path) from error
+            raise
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str) else path:
-            each = self._strip_protocol(each)
+        for each in map(self._strip_protocol, [path] if isinstance(path, str) else path):
             if not self.split_path(each)[1]:
                 await super()._rm(each, recursive=recursive, **kwargs)
             elif recursive:
                 await self._rm_tree(each)
-            elif (await self._info(each))["type"] == "directory":
-                raise _is_a_directory(each)
             else:
-                await super()._rm_file(each)
-
-    async def _rm_tree(self, path: str) -> None:
-        """Delete the key, and every key below it, markers of directories too."""
-        bucket, key, _ = self.split_path(path)
-        pages = self._list_pages("list_objects_v2", Bucket=bucket, Prefix=key)
-        found = 0
-        async for page in pages:
-            # The prefix alone would take "foobar" with "foo".
-            keys = [
-                item["Key"]
-                for item in page.get("Contents", [])
-                if item["Key"] == key or item["Key"].startswith(key + "/")
-            ]
-            found += len(keys)
-            await self._bulk_delete([f"{bucket}/{each}" for each in keys])
-        if not found:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-
-    async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
-        if not pathlist:
-            return []
-        bucket = self.split_path(pathlist[0])[0]
-        keys = [path.removeprefix(f"{bucket}/") for path in pathlist]
-        for path in pathlist:
-            self.invalidate_cache(self._parent(path))
-        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = await self._call_s3("delete_objects", kwargs, Bucket=bucket, Delete=objects)
-        # s3fs passes over what could not be deleted.
-        for failure in answer.get("Errors", []):
-            raise ClientError({"Error": failure}, "DeleteObjects")
-        return pathlist
+                await self._rm_file(each)
 
 
 def _is_a_directory(path: str) -> IsADirectoryError:
     return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
 
-def _expect_nothing(request: Any, **kwargs: Any) -> None:
-    """Drop ``Expect: 100-continue``: no timeout of aiohttp's bounds the wait for that answer."""
-    if "Expect" in request.headers:
-        del request.headers["Expect"]
+def _over_the_environment(explicit: dict[str, Any]) -> dict[str, Any]:
+    """Spell out what options mean for others, which the environment would fill in."""
+    given = dict(explicit)
+    client = dict(given.get("client_kwargs") or {})
+    if "endpoint_url" in client:
+        # s3fs hands botocore both, which fails.
+        given.setdefault("endpoint_url", client.pop("endpoint_url"))
+        client.pop("endpoint_url", None)
+        given["client_kwargs"] = client
+    if any(given.get(name) for name in _CREDENTIALS) or "aws_access_key_id" in client:
+        given.setdefault("anon", False)
+    return given
 
 
-def _once(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a client's method raise its timeouts in a type that s3fs does not try again."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        inner = getattr(error, "kwargs", {}).get("error")
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
 
-    @functools.wraps(call)
-    async def call_once(**kwargs: Any) -> Any:
-        try:
-            return await call(**kwargs)
-        except (ConnectTimeoutError, ReadTimeoutError) as error:
-            raise _Hung(str(error)) from error
 
-    return call_once
+def _number(error: Exception) -> int:
+    """The error number that the system gave, beneath the layers; a broken connection's if none."""
+    numbers = (each.errno for each in _causes(error) if isinstance(each, OSError) and each.errno)
+    found = next(numbers, None)
+    known = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT}
+    return found if found in known else errno.ECONNABORTED

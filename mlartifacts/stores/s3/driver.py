@@ -1,0 +1,470 @@
+"""s3fs, with its faults mended.
+
+What differs from s3fs, and why:
+
+- A request that nobody answers ends. s3fs waits for ever where the server does not take an
+  upload; a read that timed out it asks for 25 times, and 125 times within an open file.
+- Reads in sequence share one request (:mod:`~mlartifacts.stores.s3.ranges`).
+- A large copy keeps the type and the metadata of its source, takes any name, and leaves nothing
+  behind where it fails; nor does an upload that is cancelled because another one failed.
+- A directory costs no request to make, and never makes a bucket.
+- Upload settings reach uploads and copies, and no other request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import errno
+import functools
+import math
+import mimetypes
+import os
+import socket
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from s3fs import S3FileSystem
+from s3fs.core import _PRESERVE_KWARGS, _error_wrapper
+
+from mlartifacts.promises import synced
+from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
+from mlartifacts.stores.s3.ranges import Ranges
+
+__all__ = ["Hung", "S3Driver"]
+
+# Upload arguments that other requests take in the same sense.
+_EVERYWHERE = frozenset(
+    "ExpectedBucketOwner RequestPayer SSECustomerAlgorithm SSECustomerKey SSECustomerKeyMD5".split()
+)
+_NOT_FOR = {
+    "put_object": frozenset[str](),
+    "create_multipart_upload": FULL_CHECKSUMS,
+    "complete_multipart_upload": frozenset[str](),
+    "copy_object": FULL_CHECKSUMS,
+    "upload_part": UPLOAD_ARGUMENTS - _EVERYWHERE - {"ChecksumAlgorithm"},
+}
+# Requests that say what is in an object, which MLflow tells by its name.
+_NAMED_BY_KEY = frozenset({"put_object", "create_multipart_upload"})
+# How many parts S3 allows.
+_PARTS = 10_000
+# The most that s3fs copies in one request.
+_COPIED_AT_ONCE = 150 * 2**20
+# How many keys S3 deletes in one request, and lists in one answer.
+_DELETED_AT_ONCE = 1000
+
+#: The multipart uploads that the running task has begun.
+_begun: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.ContextVar(
+    "_begun", default=None
+)
+
+
+class Hung(Exception):
+    """A timeout, in a type that s3fs does not try again: one wait is what was asked for."""
+
+
+class S3Driver(S3FileSystem):  # type: ignore[misc]
+    """s3fs' filesystem, mended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Answers that wait to be read on, the longest waiting first.
+        self.waiting: dict[Ranges, None] = {}
+        self._expecting_nothing: Any = None
+
+    def split_path(self, path: str) -> tuple[str, str, str | None]:
+        """Bucket, key and version; ``?versionId=`` is part of the name unless `version_aware`."""
+        if self.version_aware:
+            bucket, key, version = super().split_path(path)
+            return bucket, key, version
+        trail = path[len(path.rstrip("/")) :]
+        path = self._strip_protocol(path).lstrip("/")
+        if "/" not in path:
+            return path, "", None
+        bucket, key = self._find_bucket_key(path)
+        return bucket, key + trail, None
+
+    # ---- Requests ------------------------------------------------------------------------
+
+    def _prepare_config_kwargs(self) -> dict[str, Any]:
+        config: dict[str, Any] = super()._prepare_config_kwargs()
+        if config["read_timeout"] is not None:
+            connector = config.setdefault("connector_args", {})
+            connector.setdefault("socket_factory", _sockets(config["read_timeout"]))
+        return config
+
+    async def set_session(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a client, unless there is one."""
+        client = await super().set_session(*args, **kwargs)
+        if client is not self._expecting_nothing:
+            client.meta.events.register("request-created.s3", _expect_nothing)
+            self._expecting_nothing = client
+        return client
+
+    _connect = set_session
+
+    def call_s3(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask the server; open files do by this, and s3fs' own does not know subclasses."""
+        return synced(self.loop, self._call_s3, *args, **kwargs)
+
+    async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        await self.set_session()
+        client = await self.get_s3(kwargs.get("Bucket"))
+        call = getattr(client, method)
+        arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
+        answer = await _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
+        begun = _begun.get()
+        if method == "create_multipart_upload" and begun is not None:
+            begun.append({name: arguments[name] for name in ("Bucket", "Key")})
+            begun[-1]["UploadId"] = answer["UploadId"]
+        return answer
+
+    def _get_s3_method_kwargs(self, method: Any, *akwarglist: Any, **kwargs: Any) -> Any:
+        not_for = _NOT_FOR.get(method.__name__, UPLOAD_ARGUMENTS - _EVERYWHERE)
+        given = {**self.s3_additional_kwargs, **self.req_kw}
+        for arguments in akwarglist:
+            given.update(arguments)
+        settings = {name: value for name, value in given.items() if name not in not_for}
+        if method.__name__ in _NAMED_BY_KEY:
+            settings = {**_told_by_name(kwargs["Key"]), **settings}
+        arguments = {**settings, **kwargs}
+        if arguments.get("RequestPayer", "") is None:
+            del arguments["RequestPayer"]
+        return self._filter_kwargs(method, arguments)
+
+    @contextlib.asynccontextmanager
+    async def _leaving_nothing(self) -> AsyncIterator[None]:
+        """Abort the multipart uploads begun inside, where they are cancelled.
+
+        s3fs aborts them on an error. It is a cancellation, though, that ends an upload because
+        another one of the same ``put`` failed.
+        """
+        begun: list[dict[str, str]] = []
+        token = _begun.set(begun)
+        try:
+            yield
+        except asyncio.CancelledError:
+            for upload in begun:
+                with contextlib.suppress(Exception):  # the cancellation is what counts
+                    await asyncio.shield(self._call_s3("abort_multipart_upload", **upload))
+            raise
+        finally:
+            _begun.reset(token)
+
+    # ---- Looking -------------------------------------------------------------------------
+
+    async def _lsdir(self, path: str, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        return [e for e in await super()._lsdir(path, *args, **kwargs) if not _is_marker(e)]
+
+    async def _ls(
+        self, path: str, detail: bool = False, refresh: bool = False, versions: bool = False
+    ) -> Any:
+        path = self._strip_protocol(path)
+        bucket, key, _ = self.split_path(path)
+        if not bucket:
+            entries = await self._lsbuckets(refresh)
+        else:
+            found = await super()._lsdir(path, refresh, versions=versions)
+            entries = [entry for entry in found if not _is_marker(entry)]
+            if not found and key:
+                # s3fs lists all of the parent to find a file.
+                entries = [await self._head(path)]
+        return entries if detail else sorted(entry["name"] for entry in entries)
+
+    async def _head(self, path: str) -> dict[str, Any]:
+        """The entry of a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no object of this name.
+        """
+        bucket, key, version = self.split_path(path)
+        head = await self._call_s3(
+            "head_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {})
+        )
+        return {
+            "name": f"{bucket}/{key}",
+            "type": "file",
+            "size": head["ContentLength"],
+            "ETag": head.get("ETag", ""),
+            "LastModified": head.get("LastModified", ""),
+            "StorageClass": head.get("StorageClass", "STANDARD"),
+            "VersionId": head.get("VersionId"),
+            "ContentType": head.get("ContentType"),
+        }
+
+    async def _isdir(self, path: str) -> bool:
+        # s3fs lists all of the directory; one key tells.
+        bucket, key, _ = self.split_path(path)
+        if not bucket:
+            return True
+        try:
+            if not key.strip("/"):
+                return bool((await self._info(bucket))["type"] == "directory")
+            below = key.rstrip("/") + "/"
+            answer = await self._call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=1)
+        except FileNotFoundError:
+            return False
+        return bool(answer.get("Contents"))
+
+    async def _find(
+        self, path: str, *args: Any, withdirs: bool | None = None, detail: bool = False, **kw: Any
+    ) -> Any:
+        try:
+            found = await super()._find(path, *args, withdirs=withdirs, detail=True, **kw)
+        except FileNotFoundError:  # the bucket is not there
+            found = {}
+        if not withdirs:  # s3fs gives a directory that has nothing in it
+            found = {name: e for name, e in found.items() if e["type"] != "directory"}
+        return found if detail else list(found)
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        file = super()._open(path, mode=mode, **kwargs)
+        if mode == "rb":
+            said = {name: value for name, value in file.read_kw.items() if value is not None}
+            etag = said.pop("IfMatch", None)
+            if etag is None and self.local_expiry_check:
+                etag = file.details.get("ETag")
+            ranges = Ranges(self, {**self._target(path, file.version_id), **said}, etag)
+            file.cache.fetcher = functools.partial(synced, self.loop, ranges.follow)
+            # A file that is closed, or forgotten, drops its cache.
+            weakref.finalize(file.cache, _let_go, self.loop, ranges).atexit = False
+        return file
+
+    def _target(self, path: str, version: str | None = None) -> dict[str, Any]:
+        bucket, key, version_in_path = self.split_path(path)
+        version = version or version_in_path
+        return {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
+
+    async def _cat_file(
+        self,
+        path: str,
+        start: int | None = None,
+        end: int | None = None,
+        version_id: str | None = None,
+        chunksize: int | None = None,
+        max_concurrency: int | None = None,
+    ) -> bytes:
+        """The bytes from `start` to `end`, neither of them negative."""
+        target = self._target(path, version_id)
+        ranges = Ranges(self, target)
+        try:
+            if start or end is not None:
+                return await ranges.read(start or 0, end)
+            size = await ranges.size()
+            step = chunksize or self.default_block_size
+            at_once = max_concurrency or self.max_concurrency
+            if at_once == 1 or size <= step:
+                return await ranges.read(0, size)
+            return await self._cat_pieces(target, ranges.etag, size, step, at_once)
+        except OSError as error:
+            if _refusal(error) in {"416", "InvalidRange"}:
+                return b""  # behind the end, as a slice is
+            raise
+        finally:
+            ranges.drop()
+
+    async def _cat_pieces(
+        self, target: dict[str, Any], etag: str | None, size: int, step: int, at_once: int
+    ) -> bytes:
+        places = asyncio.Semaphore(at_once)
+
+        async def piece(start: int) -> bytes:
+            async with places:
+                return await Ranges(self, target, etag).read(start, min(start + step, size))
+
+        return b"".join(await asyncio.gather(*map(piece, range(0, size, step))))
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    async def _pipe_file(
+        self, path: str, data: Any, *args: Any, mode: str = "overwrite", **kwargs: Any
+    ) -> Any:
+        await self._refuse_existing(path, mode)
+        async with self._leaving_nothing():
+            return await super()._pipe_file(path, data, *args, mode=mode, **kwargs)
+
+    async def _put_file(
+        self, lpath: str, rpath: str, *args: Any, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        if os.path.isdir(lpath):
+            await self._makedirs(rpath, exist_ok=True)
+            return
+        await self._refuse_existing(rpath, mode)
+        # s3fs tells the type by the local name, and would have it win.
+        told = {**_told_by_name(rpath), **self.s3_additional_kwargs, **kwargs}
+        if "ContentType" in told:
+            kwargs["ContentType"] = told["ContentType"]
+        async with self._leaving_nothing():
+            await super()._put_file(lpath, rpath, *args, mode=mode, **kwargs)
+
+    async def _refuse_existing(self, path: str, mode: str) -> None:
+        # A condition on the upload says it too, but older servers do not heed it.
+        if mode == "create" and await self._exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    async def _mkdir(self, path: str, acl: Any = False, **kwargs: Any) -> None:
+        # s3fs would make the bucket that a wrong name says.
+        if not self.split_path(path)[1].strip("/"):
+            await super()._mkdir(path, acl=acl, **kwargs)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        try:
+            await self._mkdir(path)
+        except (FileExistsError, PermissionError):  # who may not look may be let write
+            if not exist_ok:
+                raise
+
+    async def _cp_file(
+        self, path1: str, path2: str, preserve_etag: bool | None = None, **kwargs: Any
+    ) -> None:
+        entry = await self._info(path1)
+        if entry["type"] == "directory":
+            return  # a tree is copied file by file, and its directories are no objects
+        if preserve_etag:
+            await super()._cp_file(path1, path2, preserve_etag=preserve_etag, **kwargs)
+        elif entry["size"] <= _COPIED_AT_ONCE:
+            await self._copy_basic(path1, path2, **kwargs)
+        else:
+            await self._copy_managed(path1, path2, entry["size"], **kwargs)
+
+    async def _copy_managed(
+        self, path1: str, path2: str, size: int, block: int = 50 * 2**20, **kwargs: Any
+    ) -> None:
+        bucket1, key1, version = self.split_path(path1)
+        bucket2, key2, _ = self.split_path(path2)
+        source = {"Bucket": bucket1, "Key": key1, **({"VersionId": version} if version else {})}
+        target = {"Bucket": bucket2, "Key": key2}
+        head = await self._call_s3("head_object", **source)
+        kept = {n: head[n] for n in _PRESERVE_KWARGS if n in head and n != "ContentLength"}
+        kept = {**kept, **self.s3_additional_kwargs, **kwargs}
+        upload = await self._call_s3("create_multipart_upload", kept, **target)
+        target["UploadId"] = upload["UploadId"]
+        block = max(block, math.ceil(size / _PARTS))
+        try:
+            parts = []
+            for number, first in enumerate(range(0, size, block), 1):
+                answer = await self._call_s3(
+                    "upload_part_copy",
+                    **target,
+                    PartNumber=number,
+                    CopySource=source,
+                    CopySourceRange=f"bytes={first}-{min(first + block, size) - 1}",
+                    CopySourceIfMatch=head["ETag"],
+                )
+                parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
+            await self._call_s3(
+                "complete_multipart_upload", **target, MultipartUpload={"Parts": parts}
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is what counts
+                await asyncio.shield(self._call_s3("abort_multipart_upload", **target))
+            raise
+        self.invalidate_cache(path2)
+
+    async def _mv_file(self, path1: str, path2: str) -> None:
+        await self._cp_file(path1, path2)
+        await S3FileSystem._rm_file(self, path1)
+
+    # ---- Deleting ------------------------------------------------------------------------
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        await self._head(path)  # S3 itself says nothing where there is nothing
+        await super()._rm_file(path, **kwargs)
+
+    async def _rm_tree(self, path: str) -> None:
+        """Delete the key, and every key below it, markers of directories too."""
+        bucket, key, _ = self.split_path(path)
+        names, deleted = [key], False  # a file may have the directory's name
+        async for page in self._list_pages("list_objects_v2", Bucket=bucket, Prefix=f"{key}/"):
+            names += [item["Key"] for item in page.get("Contents", [])]
+            if len(names) > _DELETED_AT_ONCE:
+                await self._delete(bucket, names[:_DELETED_AT_ONCE])
+                names, deleted = names[_DELETED_AT_ONCE:], True
+        if names == [key] and not deleted:
+            await self._rm_file(path)
+        else:
+            await self._delete(bucket, names)
+
+    async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
+        if pathlist:
+            bucket = self.split_path(pathlist[0])[0]
+            await self._delete(bucket, [path.removeprefix(f"{bucket}/") for path in pathlist])
+        return pathlist
+
+    async def _delete(self, bucket: str, keys: list[str]) -> None:
+        """Delete up to 1,000 keys; s3fs passes over what could not be deleted."""
+        if not keys:
+            return
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = await self._call_s3("delete_objects", Bucket=bucket, Delete=objects)
+        for key in keys:
+            self.invalidate_cache(self._parent(f"{bucket}/{key}"))
+        for failure in answer.get("Errors", []):
+            raise ClientError({"Error": failure}, "DeleteObjects")
+
+
+def _told_by_name(name: str) -> dict[str, str]:
+    kind, encoding = mimetypes.guess_type(name)
+    told = {"ContentType": kind, "ContentEncoding": encoding}
+    return {header: value for header, value in told.items() if value is not None}
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, ranges: Ranges) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and so are its connections
+        loop.call_soon_threadsafe(ranges.drop)
+
+
+def _is_marker(entry: dict[str, Any]) -> bool:
+    """Whether it is a key ``dir/`` of no bytes, which only says that there is a directory."""
+    return bool(entry["type"] == "file" and entry["name"].endswith("/") and not entry["size"])
+
+
+def _refusal(error: BaseException | None) -> str:
+    """The code that the server gave, beneath the layers; ``""`` where it gave none."""
+    while error is not None:
+        if isinstance(error, ClientError):
+            return str(error.response["Error"].get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
+def _once(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a client's method raise its timeouts in a type that s3fs does not try again."""
+
+    @functools.wraps(call)
+    async def call_once(**kwargs: Any) -> Any:
+        try:
+            return await call(**kwargs)
+        except (ConnectTimeoutError, ReadTimeoutError) as error:
+            raise Hung(str(error)) from error
+
+    return call_once
+
+
+def _expect_nothing(request: Any, **kwargs: Any) -> None:
+    """Upload without waiting for a ``100 Continue``, for which aiohttp has no timeout."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]
+
+
+def _sockets(timeout: float) -> Callable[[Any], socket.socket]:
+    """Make sockets that end an upload which the server does not take.
+
+    aiohttp has timeouts for connecting and reading alone. Other systems than Linux wait.
+    """
+
+    def make(address: Any) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
+        return made
+
+    return make
