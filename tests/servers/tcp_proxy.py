@@ -142,8 +142,8 @@ class Proxy:
     swallow
         Keep back everything that the server answers, as a network that lost the way back.
     cut_after
-        Cut every connection when this many more bytes went to clients; the last piece passes
-        only in part. None: never.
+        Cut every connection, once, when this many more bytes went to clients; the last piece
+        passes only in part. None: never.
     """
 
     def __init__(self, host: str, port: int, scheme: str = "http", userinfo: str = "") -> None:
@@ -251,7 +251,8 @@ class Proxy:
                     if self.cut_after is not None:
                         data = data[: self.cut_after]
                         self.cut_after -= len(data)
-                        cut = self.cut_after == 0
+                        if self.cut_after == 0:
+                            cut, self.cut_after = True, None
                     # Counted before it is sent: who has received it finds it counted.
                     self.bytes_to_client += len(data)
                     if found.current is not None:

@@ -434,6 +434,9 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             await self._rm(path1, recursive=recursive)
             return
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if source == target:  # nor does a directory go into itself
+            await self._info(source)
+            return
         inside = not trailing_sep(path1) and (trailing_sep(path2) or await self._isdir(target))
         if inside:
             target = posixpath.join(target, posixpath.basename(source))
@@ -441,9 +444,6 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
 
     async def _mv_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
-        if source == target:
-            await self._info(source)
-            return
 
         async def move(channel: Any) -> None:
             await _replace(channel, source, target)
