@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import socket
 import threading
 import urllib.parse
@@ -95,6 +96,7 @@ def serve(
         # pyftpdlib stands on asyncore, which Python 3.11 deprecates at each import.
         warnings.simplefilter("ignore", DeprecationWarning)
         from pyftpdlib.authorizers import DummyAuthorizer
+        from pyftpdlib.filesystems import AbstractedFS
         from pyftpdlib.handlers import FTPHandler
         from pyftpdlib.ioloop import IOLoop
         from pyftpdlib.servers import ThreadedFTPServer
@@ -108,10 +110,18 @@ def serve(
     users.add_user(server.user, server.password, str(root), perm="elradfmwMT")
     users.add_anonymous(str(root))
 
+    class Files(AbstractedFS):  # type: ignore[misc]
+        """Changes no directory of this process, which threads do under each other's feet."""
+
+        def chdir(self, path: str) -> None:
+            os.scandir(path).close()
+            self.cwd = self.fs2ftp(path)
+
     # pyftpdlib is configured by class attributes: a class for each server keeps them apart.
     base: type[FTPHandler] = FTPHandler
     settings: dict[str, object] = {
         "authorizer": users,
+        "abstracted_fs": Files,
         "timeout": idle_timeout,
         "banner": "ready",
         "encoding": "utf-8",

@@ -214,6 +214,9 @@ class Download:
         self.origin = position
         self.position = position
         self.finished = False
+        # A file that is forgotten and not closed is collected with its sockets, in any order.
+        self._forgotten = weakref.finalize(self, _drop, pool, connection, data)
+        self._forgotten.atexit = False
 
     def readinto(self, view: memoryview) -> int:
         """Read some bytes; 0 where the server says that there are no more.
@@ -256,7 +259,7 @@ class Download:
         order: so it is on vsftpd and pyftpdlib. With ABOR there are two replies, in an order
         that depends on who was faster.
         """
-        if self.finished:
+        if self.finished or not self._forgotten.alive:
             return
         self._data.close()
         try:
@@ -272,11 +275,13 @@ class Download:
 
     def forget(self) -> None:
         """Close this process's copy of the sockets, saying nothing to the server."""
+        self._forgotten.detach()
         self._data.close()
         self._connection.close()
         self.finished = True
 
     def _end(self, *, clean: bool) -> None:
+        self._forgotten.detach()
         self._data.close()
         self.finished = True
         self._pool.give_back(self._connection, clean=clean)
@@ -604,6 +609,11 @@ def _suppress_refusal(connection: Connection, command: str) -> None:
 
 def _shorter(timeout: float | None) -> float:
     return _PROBE_SECONDS if timeout is None else min(timeout, _PROBE_SECONDS)
+
+
+def _drop(pool: ConnectionPool, connection: Connection, data: socket.socket) -> None:
+    data.close()
+    pool.give_back(connection, clean=False)
 
 
 def _close_all(connections: Iterable[Connection]) -> None:
