@@ -42,6 +42,8 @@ __all__ = ["LibhdfsDriver", "missing"]
 
 _JAVA_EXCEPTION = 255  # libhdfs' number for any that it has no number for
 _PROBE_SECONDS = 5.0
+# How often a rename is tried while other processes replace the same file.
+_RACES = 5
 
 _LIBRARY = {"darwin": "lib{}.dylib", "win32": "{}.dll"}.get(sys.platform, "lib{}.so")
 # Where pyarrow looks for the JVM's library under JAVA_HOME.
@@ -228,27 +230,32 @@ class LibhdfsDriver:
         self._fs.create_dir(_encode(path), recursive=True)
 
     def rename(self, source: str, target: str) -> None:
+        with self._replacing:
+            for left in reversed(range(_RACES)):
+                try:
+                    self._replace(source, target)
+                    return
+                except OSError:
+                    # Another process may have put a file there, or taken it, at this moment.
+                    if not left or self.peek(source) is None:
+                        raise
+
+    def _replace(self, source: str, target: str) -> None:
         there = self.peek(target)
         if there is None or there.is_dir:
             self._move(source, target)
             return
-        with self._replacing:
-            aside = temporary_beside(target)
-            try:
-                self._move(target, aside)
-                kept = True
-            except OSError:
-                if self.peek(target) is not None:
-                    raise
-                kept = False  # another process replaces it at this moment
-            try:
-                self._move(source, target)
-            except BaseException:
-                if kept and self.peek(target) is None:
-                    self._move(aside, target)
-                raise
-            if kept:
-                self.remove(aside)
+        aside = temporary_beside(target)
+        self._move(target, aside)
+        try:
+            self._move(source, target)
+        except BaseException:
+            if self.peek(target) is None:
+                self._move(aside, target)
+            else:
+                self.remove(aside)  # another process has replaced it
+            raise
+        self.remove(aside)
 
     def rename_new(self, source: str, target: str) -> None:
         if self.peek(target) is not None:
