@@ -46,7 +46,7 @@ __all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSys
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
     "info ls cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
-    " makedirs touch created modified checksum"
+    " makedirs touch created modified"
 ).split()
 
 # What is mirrored as a plain method even where the driver has one.
@@ -415,7 +415,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for coroutine in dir(AsyncFileSystem):
+        for coroutine in {*dir(AsyncFileSystem), *(f"_{name}" for name in _MIRRORED)}:
             name = coroutine.removeprefix("_")
             method = getattr(cls, coroutine, None)
             if name == coroutine or not inspect.iscoroutinefunction(method):

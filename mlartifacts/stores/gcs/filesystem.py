@@ -58,9 +58,16 @@ async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def _for_good() -> Iterator[None]:
-    """Raise timeouts in a type that is not tried again: one wait is what was asked for."""
+    """Raise what is not to be tried again in a type that is not.
+
+    One wait is what was asked for, and what a server has not learned it will not learn soon.
+    """
     try:
         yield
+    except HttpError as error:
+        if error.code != 501:
+            raise
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)) from error
     except aiohttp.ServerTimeoutError as error:
         raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
     except aiohttp.ClientConnectorError as error:
