@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import weakref
 from typing import Any, NoReturn
 
 import aiohttp
@@ -191,6 +192,8 @@ class _File(HTTPFile):  # type: ignore[misc]
                 return data
             self.fs._raise_not_found_for_status(response, self.url)
             everything = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+            # Also where this file is forgotten, or what comes breaks off.
+            weakref.finalize(self, everything.close)
             async for piece in response.content.iter_chunked(_PIECE):
                 everything.write(piece)
             self._everything = everything
