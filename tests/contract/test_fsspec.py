@@ -21,8 +21,54 @@ from tests.contract.stores import Harbour
 pytestmark = pytest.mark.writes
 
 
+class Seeds:
+    """Stands in for a filesystem where fsspec plants its files, and writes them down."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def makedirs(self, path: str) -> None:
+        pass
+
+    def touch(self, path: str) -> None:
+        self.files[path] = b""
+
+    def pipe(self, path: str, value: bytes) -> None:
+        self.files[path] = value
+
+
 class Fixtures(AbstractFixtures):
-    """fsspec's fixtures, from the harbour's."""
+    """fsspec's fixtures, from the harbour's.
+
+    What each test begins with is planted behind our backs, which is faster, and is never removed:
+    no two tests share a base.
+    """
+
+    def _planted(self, harbour: Harbour, root: str, plant: Callable[..., str]) -> str:
+        seeds = Seeds()
+        source = plant(seeds, posixpath.join, "")
+        harbour.seed(seeds.files)
+        return posixpath.join(root, source)
+
+    @pytest.fixture
+    def fs_bulk_operations_scenario_0(self, harbour: Harbour, root: str) -> str:
+        return self._planted(harbour, root, self._bulk_operations_scenario_0)
+
+    @pytest.fixture
+    def fs_glob_edge_cases_files(self, harbour: Harbour, root: str) -> str:
+        return self._planted(harbour, root, self._glob_edge_cases_files)
+
+    @pytest.fixture
+    def fs_dir_and_file_with_same_name_prefix(self, harbour: Harbour, root: str) -> str:
+        return self._planted(harbour, root, self._dir_and_file_with_same_name_prefix)
+
+    @pytest.fixture
+    def fs_10_files_with_hashed_names(self, harbour: Harbour, root: str) -> str:
+        return self._planted(harbour, root, self._10_files_with_hashed_names)
+
+    @pytest.fixture
+    def fs_target(self, root: str) -> str:
+        return posixpath.join(root, "target")
 
     @pytest.fixture
     def fs(self, located: tuple[Any, str]) -> Any:

@@ -587,7 +587,9 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
 
     @classmethod
     def _clean(cls, path: str) -> str:
-        return path.strip("/")
+        # A library that takes the scheme off a URI by itself (UPath) leaves the account's host.
+        container, slash, key = path.strip("/").partition("/")
+        return container.partition("@")[0] + slash + key
 
     def unstrip_protocol(self, name: str) -> str:
         """The URI of a path, as it was opened: the container before the account."""
