@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from fsspec.core import OpenFile
+from fsspec.implementations.cached import LocalTempFile
 
 from mlartifacts.writing import WholeWrite
 
@@ -23,11 +24,16 @@ class ArtifactFile(OpenFile):  # type: ignore[misc]
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            for file in self.fobjects:
-                if isinstance(file, WholeWrite):
-                    file.abandon()
+        caches = []
+        for file in self.fobjects if kind is not None else ():
+            if isinstance(file, WholeWrite):
+                file.abandon()
+            elif isinstance(file, LocalTempFile):  # what a cache uploads when it is closed
+                file.autocommit = False
+                caches.append(file)
         self.close()
+        for file in caches:
+            file.discard()
 
     def __reduce__(self) -> tuple[object, ...]:
         settings = (self.compression, self.encoding, self.errors, self.newline)

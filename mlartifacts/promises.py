@@ -46,7 +46,7 @@ __all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSys
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
     "info ls cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
-    " makedirs touch created modified"
+    " makedirs touch created modified expand_path"
 ).split()
 
 # What is mirrored as a plain method even where the driver has one.
@@ -71,7 +71,8 @@ _ERRNO_OF: dict[type[OSError], int] = {
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The path that an operation is about: what it is given first."""
-    return args[0] if args else next(iter(kwargs.values()), "")
+    path = args[0] if args else next(iter(kwargs.values()), "")
+    return path[0] if isinstance(path, list) and len(path) == 1 else path
 
 
 def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -370,7 +371,12 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
                 found, path1, self._strip_protocol(path2), trailing_sep(path2) or self.isdir(path2)
             )
         super().copy(
-            path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs
+            path1,
+            path2,
+            recursive=recursive,
+            maxdepth=maxdepth,
+            on_error=on_error or "raise",
+            **kwargs,
         )
 
     def get(
@@ -503,7 +509,12 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
             target_is_dir = trailing_sep(path2) or await self._isdir(path2)
             path1, path2 = _pairs(found, path1, self._strip_protocol(path2), target_is_dir)
         await super()._copy(
-            path1, path2, recursive=recursive, on_error=on_error, maxdepth=maxdepth, **kwargs
+            path1,
+            path2,
+            recursive=recursive,
+            on_error=on_error or "raise",
+            maxdepth=maxdepth,
+            **kwargs,
         )
 
     async def _get(

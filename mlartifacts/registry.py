@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,8 @@ _ROOMS = {
 ENTRY_POINTS = "mlartifacts.stores"
 
 _stores: dict[str, Store] = {}
-_before: dict[str, tuple[type | None, dict[str, str] | None]] = {}
+#: What fsspec knew of a scheme before, and what it was told.
+_before: dict[str, tuple[type | None, dict[str, str] | None, dict[str, str]]] = {}
 
 
 def schemes() -> tuple[str, ...]:
@@ -87,7 +89,8 @@ def register() -> None:
 
     Afterwards ``fsspec.open("s3://...")``, pandas, dask and pyarrow (``fsspec+s3://``) open
     these URIs as :func:`mlartifacts.open` does. Drivers are imported when they are first
-    used. A second call changes nothing.
+    used. A second call changes nothing. A third-party store that cannot be loaded is left out
+    with a :class:`RuntimeWarning`.
 
     See Also
     --------
@@ -98,26 +101,39 @@ def register() -> None:
     for scheme in schemes():
         if scheme in _before:
             continue
-        _before[scheme] = (
-            _registry.pop(scheme, None),
-            known_implementations.get(scheme),
-        )
-        store = store_of(scheme)
+        try:
+            store = store_of(scheme)
+        except Exception as error:
+            if scheme in _ROOMS:
+                raise
+            warnings.warn(
+                f"The store of {scheme}:// cannot be loaded, and is left out: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        loaded, known = _registry.pop(scheme, None), known_implementations.get(scheme)
         register_implementation(
             scheme,
             store.filesystem.replace(":", "."),
             clobber=True,
             errtxt=f"{scheme}:// needs {store.package}: pip install 'mlartifacts[{store.extra}]'",
         )
+        _before[scheme] = loaded, known, known_implementations[scheme]
 
 
 def unregister() -> None:
-    """Undo :func:`register`; without it, nothing happens."""
+    """Undo :func:`register`, except where a scheme was given another meaning since."""
     from fsspec.registry import _registry, known_implementations
 
-    for scheme, (loaded, known) in _before.items():
+    for scheme, (loaded, known, ours) in _before.items():
+        current = _registry.get(scheme)
+        if known_implementations.get(scheme) is not ours or (
+            current is not None and f"{current.__module__}.{current.__name__}" != ours["class"]
+        ):
+            continue  # somebody has given it another meaning since
         _registry.pop(scheme, None)
-        known_implementations.pop(scheme, None)
+        known_implementations.pop(scheme)
         if loaded is not None:
             _registry[scheme] = loaded
         if known is not None:

@@ -9,9 +9,11 @@ write, which it commits, from a broken one, which it abandons.
 from __future__ import annotations
 
 import contextlib
+import dis
 import io
 import os
 import secrets
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +21,17 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-__all__ = ["WholeText", "WholeWrite", "landing", "temporary_beside"]
+__all__ = [
+    "WholeText",
+    "WholeWrite",
+    "create_like",
+    "landing",
+    "naming",
+    "temporary_beside",
+]
+
+# The instruction that calls an ``__exit__`` with an exception.
+_LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 
 
 def temporary_beside(target: str) -> str:
@@ -30,15 +42,48 @@ def temporary_beside(target: str) -> str:
 
 @contextlib.contextmanager
 def landing(target: str) -> Iterator[str]:
-    """Give a temporary local name, renamed to `target` at the end, removed on an exception."""
-    temporary = temporary_beside(target.replace(os.sep, "/"))
+    """Give a temporary local name, renamed to `target` at the end, removed on an exception.
+
+    A link stays a link, and a file that is replaced keeps its mode. What is neither a file nor
+    nothing (a device, a pipe) is given itself.
+
+    Raises
+    ------
+    OSError
+        What the file system says of the temporary name, of `target`.
+    """
+    real = os.path.realpath(target)
+    if os.path.exists(real) and not os.path.isfile(real):
+        yield real
+        return
+    with naming(temporary_beside(real.replace(os.sep, "/")), target) as temporary:
+        try:
+            create_like(real, temporary)
+            yield temporary
+            os.replace(temporary, real)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+@contextlib.contextmanager
+def naming(temporary: str, target: str) -> Iterator[str]:
+    """Give `temporary`, and have the errors about it name `target`."""
     try:
         yield temporary
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    except OSError as error:
+        if error.filename != temporary:
+            raise
+        raise OSError(error.errno, error.strerror, target) from error
+
+
+def create_like(target: str, temporary: str) -> None:
+    """Make an empty file that nobody may read or write who may not `target`."""
+    mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else 0o666
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    if os.path.exists(target):
+        os.chmod(temporary, mode)  # which creating cuts by the umask
 
 
 class WholeWrite(io.BufferedIOBase):
@@ -239,18 +284,17 @@ class WholeText(io.TextIOWrapper):
 def _exiting_with_an_exception(known: BaseException | None) -> bool:
     """Whether a ``with`` block left by an exception is what is closing a file right now.
 
-    fsspec's ``OpenFile``, pandas' handles and ``ExitStack`` close the files that they hold
-    without saying why. Their ``__exit__`` is on the stack, though, with the exception among
-    its arguments. A ``close()`` in an ``except`` block is no such case: it commits.
+    fsspec's ``OpenFile``, pandas' handles, pyarrow's streams and ``ExitStack`` close the files
+    that they hold without saying why. A frame on the stack is calling their ``__exit__`` with
+    the exception, though. A ``close()`` in an ``except`` block is no such case: it commits.
     """
     error = sys.exc_info()[1]
     if error is None or error is known:
         return False
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name in {"__exit__", "__aexit__"}:
-            for value in tuple(frame.f_locals.values()):
-                if value is error or (isinstance(value, tuple) and any(v is error for v in value)):
-                    return True
+        code = frame.f_code.co_code
+        if frame.f_lasti >= 0 and code[frame.f_lasti] == _LEAVING_WITH:
+            return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from fsspec.registry import known_implementations
+from fsspec.registry import _registry, known_implementations
 
 import mlartifacts
 from mlartifacts.registry import store_of
@@ -84,6 +84,37 @@ def test_register_and_unregister(registered):
     assert fsspec.get_filesystem_class("s3").__module__ == "s3fs.core"
     with pytest.raises(ValueError, match="r2"):
         fsspec.get_filesystem_class("r2")
+
+
+def test_unregister_leaves_what_was_registered_since(registered):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    fsspec.register_implementation("r2", MemoryFileSystem, clobber=True)
+    fsspec.register_implementation("b2", "fsspec.implementations.memory.MemoryFileSystem", True)
+    mlartifacts.unregister()
+    try:
+        assert fsspec.get_filesystem_class("r2") is MemoryFileSystem
+        assert fsspec.get_filesystem_class("b2") is MemoryFileSystem
+        assert fsspec.get_filesystem_class("s3").__module__ == "s3fs.core"
+    finally:
+        for table in (known_implementations, _registry):
+            for scheme in ("r2", "b2"):
+                table.pop(scheme, None)
+
+
+def test_a_third_party_store_that_cannot_be_loaded_is_left_out(tmp_path, monkeypatch):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mlartifacts.stores]\nbroken = no_such_module:STORE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        with pytest.warns(RuntimeWarning, match="broken://.*no_such_module"):
+            mlartifacts.register()
+        assert fsspec.get_filesystem_class("wasbs") is store_of("wasbs").filesystem_class()
+        assert fsspec.get_filesystem_class("s3") is store_of("s3").filesystem_class()
+    finally:
+        mlartifacts.unregister()
 
 
 def test_unregister_alone_does_nothing():

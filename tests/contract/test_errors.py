@@ -7,6 +7,7 @@ import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,31 @@ def test_root_that_is_not_there(harbour: Harbour) -> None:
             act(f"{root}/file")
         assert caught.value.filename
     assert not fs.exists(f"{root}/file")
+
+
+def test_get_a_tree_that_is_not_there(harbour: Harbour, fs: Any, root: str, tmp_path: Path) -> None:
+    harbour.seed({"file": b"x"})
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.get(f"{root}/missing", str(tmp_path / "got"), recursive=True)
+    assert caught.value.filename == f"{root}/missing"
+
+
+@pytest.mark.writes
+def test_copy_a_tree_to_a_root_that_is_not_there(harbour: Harbour, fs: Any, root: str) -> None:
+    harbour.seed(
+        {"tree/one": b"1", "tree/deep/two": b"2", "tree": b"3"}
+        if not harbour.directories
+        else {"tree/one": b"1", "tree/deep/two": b"2"}
+    )
+    elsewhere = fs._strip_protocol(harbour.missing_root)
+    if harbour.directories:
+        fs.copy(f"{root}/tree", f"{elsewhere}/copy", recursive=True)
+        assert fs.cat_file(f"{elsewhere}/copy/deep/two") == b"2"
+        fs.rm(elsewhere, recursive=True)
+        return
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.copy(f"{root}/tree/", f"{elsewhere}/copy", recursive=True)
+    assert caught.value.filename
 
 
 @pytest.mark.writes

@@ -122,6 +122,24 @@ def test_cache_chain(harbour: Harbour, tmp_path: Any) -> None:
     assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [b"data"]
 
 
+@pytest.mark.writes
+def test_write_through_a_cache_chain(harbour: Harbour, tmp_path: Any) -> None:
+    harbour.seed({"file": b"old"})
+    options = {**harbour.options, "simplecache": {"cache_storage": str(tmp_path / "cache")}}
+    uri = f"simplecache::{harbour.uri('file')}"
+    with pytest.raises(ZeroDivisionError), mlartifacts.open(uri, "wb", **options) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert harbour.stored() == {"file": b"old"}
+    with mlartifacts.open(uri, **options) as file:
+        assert file.read() == b"old"
+    with mlartifacts.open(uri, "wt", **options) as file:
+        file.write("new")
+    assert harbour.stored() == {"file": b"new"}
+    with mlartifacts.open(uri, **options) as file:
+        assert file.read() == b"new"
+
+
 def test_archive_chain(harbour: Harbour) -> None:
     import zipfile
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
@@ -97,6 +98,37 @@ def test_duckdb(harbour, fs, root):
         url = mlartifacts.to_url(harbour.uri("table.parquet"))
         found = connection.sql(f"SELECT sum(x) FROM read_parquet('{url}')").fetchall()
     assert found == [(4950,)]
+
+
+@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs")
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_duckdb_that_fails_leaves_what_was(harbour, fs, format):
+    import duckdb
+
+    harbour.seed({"old": b"old"})
+    query = (
+        "SELECT CASE WHEN n = 400000 THEN error('mine') ELSE n::VARCHAR END FROM range(500000) t(n)"
+    )
+    with duckdb.connect() as connection:
+        connection.register_filesystem(fs)
+        for name in ("old", "new"):
+            url = mlartifacts.to_url(harbour.uri(name))
+            with pytest.raises(duckdb.Error, match="mine"):
+                connection.sql(f"COPY ({query}) TO '{url}' (FORMAT {format})")
+    assert harbour.stored() == {"old": b"old"}
+
+
+@stores()
+def test_pyarrow_stream_that_fails_leaves_what_was(harbour, fs, root):
+    harbour.seed({"file": b"old"})
+    arrow = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(fs))
+    with pytest.raises(ZeroDivisionError), arrow.open_output_stream(f"{root}/file") as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert harbour.stored() == {"file": b"old"}
+    with arrow.open_output_stream(f"{root}/file") as stream:
+        stream.write(b"new")
+    assert harbour.stored() == {"file": b"new"}
 
 
 @stores()

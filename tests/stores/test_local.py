@@ -14,6 +14,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
 from mlartifacts.stores.local import STORE
 from mlartifacts.uri import parse
+from mlartifacts.writing import landing
 
 CWD = os.getcwd()
 
@@ -104,6 +105,65 @@ def test_permissions_are_kept_and_new_files_follow_the_umask(fs, tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "fresh").stat().st_mode) == 0o640
+
+
+def copy(fs, source, target):
+    fs.cp_file(source, target)
+
+
+def put(fs, source, target):
+    fs.put_file(source, target)
+
+
+def get(fs, source, target):
+    fs.get_file(source, target)
+
+
+def get_of_another_store(fs, source, target):
+    memory = fsspec.filesystem("memory")
+    with open(source, "rb") as file:
+        memory.pipe_file("/source", file.read())
+    with landing(target) as temporary:
+        memory.get_file("/source", temporary)
+
+
+@pytest.mark.parametrize("act", [copy, put, get, get_of_another_store])
+def test_what_lands_on_a_file_takes_its_place(fs, tmp_path, act):
+    source, kept, link = tmp_path / "source", tmp_path / "kept", tmp_path / "link"
+    source.write_bytes(b"new")
+    kept.write_bytes(b"old")
+    kept.chmod(0o600)
+    link.symlink_to("kept")
+    act(fs, str(source), str(link))
+    assert link.is_symlink()
+    assert kept.read_bytes() == b"new"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["home", "kept", "link", "source"]
+    act(fs, str(source), "/dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_write_under_way_is_as_private_as_its_target(fs, tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"old")
+    kept.chmod(0o600)
+    with fs.open(str(kept), "wb"):
+        (part,) = tmp_path.glob("*.part")
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_errors_name_the_file_that_was_asked_for(fs, tmp_path, mode):
+    (tmp_path / "file").touch()
+    for name, said in (("x" * 300, "too long"), ("file/below", "Not a directory")):
+        path = str(tmp_path / name)
+        with pytest.raises(OSError, match=said) as caught, fs.open(path, mode) as file:
+            file.write(b"x")
+        assert caught.value.filename == path
+        with pytest.raises(OSError, match=said) as caught:
+            fs.cp_file(str(tmp_path / "file"), path)
+        assert caught.value.filename == path
+    assert sorted(os.listdir(tmp_path)) == ["file", "home"]
 
 
 def test_exclusive(fs, tmp_path):

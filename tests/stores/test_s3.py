@@ -159,6 +159,10 @@ def test_bad_uris(uri, named):
         ({"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "dns"}, "auto, path or virtual"),
         ({"MLFLOW_S3_ENDPOINT_URL": "s3://bucket/key"}, "MLFLOW_S3_ENDPOINT_URL.*unset"),
         ({"MLFLOW_S3_ENDPOINT_URL": "https://b.s3.us-east-1.amazonaws.com/k"}, "second time"),
+        (
+            {"MLFLOW_S3_ENDPOINT_URL": "http://user:word@h:9000"},
+            "MLFLOW_S3_ENDPOINT_URL has a user",
+        ),
         ({"MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "soon"}, "UPLOAD_DOWNLOAD_TIMEOUT"),
     ],
 )

@@ -232,7 +232,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             await super()._cp_file(path1, path2, **kwargs)
         except FileNotFoundError:
             # A tree is copied file by file, and its directories are no objects.
-            if not await self._isdir(path1):
+            if await self._kind(path1) != "directory":
                 raise
 
     async def _mv(self, path1: Any, path2: Any, recursive: bool = False, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from fsspec.utils import isfilelike, stringify_path
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.local import STORE
 from mlartifacts.uri import ALIAS, parse
-from mlartifacts.writing import WholeWrite, landing, temporary_beside
+from mlartifacts.writing import WholeWrite, create_like, landing, naming, temporary_beside
 
 __all__ = ["LocalArtifactFileSystem"]
 
@@ -53,27 +53,37 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             return WholeWrite(file, file.close, file.close, explaining)
         if "x" in mode and os.path.exists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        if self.auto_mkdir:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = temporary_beside(target)
-        if "a" in mode and os.path.exists(target):
-            shutil.copyfile(target, temporary)
-        file = open(temporary, mode.replace("x", "w"))  # noqa: SIM115  (WholeWrite closes it)
+        self._make_room(target)
+        with naming(temporary_beside(target), path) as temporary:
+            create_like(target, temporary)
+            try:
+                if "a" in mode and os.path.exists(target):
+                    shutil.copyfile(target, temporary)
+                file = open(temporary, mode.replace("x", "w"))  # noqa: SIM115  (it is closed)
+            except BaseException:
+                os.unlink(temporary)
+                raise
         return _LocalWrite(
             file,
-            functools.partial(_land, file, temporary, target, exclusive="x" in mode),
+            functools.partial(_land, file, temporary, target, path, exclusive="x" in mode),
             functools.partial(_drop, file, temporary),
             functools.partial(self._explaining, path),
             autocommit=kwargs.get("autocommit", True),
         )
+
+    def _make_room(self, path: str) -> None:
+        if self.auto_mkdir:
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            except FileExistsError as error:  # a step of the path is a file
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)
             return
-        if self.auto_mkdir:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+        self._make_room(target)
         with landing(target) as temporary:
             shutil.copyfile(source, temporary)
 
@@ -100,8 +110,7 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         path = self._strip_protocol(path)
-        if self.auto_mkdir:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._make_room(path)
         super().touch(path, truncate=truncate, **kwargs)
 
 
@@ -118,15 +127,14 @@ class _LocalWrite(WholeWrite):
         self._land()
 
 
-def _land(file: IO[bytes], temporary: str, target: str, exclusive: bool) -> None:
+def _land(file: IO[bytes], temporary: str, target: str, path: str, exclusive: bool) -> None:
     file.close()
-    if exclusive:
-        os.link(temporary, target)  # fails where the target came to be meanwhile
-        os.unlink(temporary)
-        return
-    if os.path.exists(target):
-        shutil.copymode(target, temporary)
-    os.replace(temporary, target)
+    with naming(temporary, path):
+        if exclusive:
+            os.link(temporary, target)  # fails where the target came to be meanwhile
+            os.unlink(temporary)
+        else:
+            os.replace(temporary, target)
 
 
 def _drop(file: IO[bytes], temporary: str) -> None:

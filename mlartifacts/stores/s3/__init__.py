@@ -155,6 +155,11 @@ def _endpoint(environment: Environment) -> str | None:
             f"{_ENDPOINT} takes the URL of a server, such as http://1.2.3.4:9000. An artifact"
             " root (s3://...) belongs elsewhere; unset the variable on clients."
         )
+    if parts.username is not None:
+        raise InvalidConfig(
+            f"{_ENDPOINT} has a user, but S3 takes its credentials from AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, a profile or a role: write the server's URL alone."
+        )
     host = parts.hostname
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) and (
         re.match(r".+\.s3[.-]", host) or parts.path.strip("/")
@@ -198,7 +203,8 @@ STORE = Store(
         *("AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"),
         *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL"),
         *("AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_REQUEST_CHECKSUM_CALCULATION"),
-        *("AWS_RESPONSE_CHECKSUM_VALIDATION", "HOME"),
+        *("AWS_RESPONSE_CHECKSUM_VALIDATION", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "HOME"),
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     ),
     extra="s3",
     package="s3fs",
