@@ -190,6 +190,7 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER",
             # The client must not wait 0.4 s in each close().
             "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": 5,
+            "dfs.client.block.write.locateFollowingBlock.retries": 12,
             # The tests may run on a nearly full disk.
             "dfs.datanode.du.reserved": 0,
             "dfs.namenode.resource.du.reserved": 0,

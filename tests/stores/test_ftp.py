@@ -1204,7 +1204,11 @@ def test_registered_with_fsspec(pyftpd: Ftp) -> None:
         mlartifacts.unregister()
 
 
-def test_a_pool_ends_with_its_filesystems(pyftpd: Ftp, recorder: Recorder) -> None:
+def test_a_pool_ends_with_its_filesystems(
+    pyftpd: Ftp, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of its own, and not that of a filesystem which some library's cache still holds.
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "59")
     fs, root = on(pyftpd)
     wait_until(lambda: not recorder.sessions, "the sessions of other tests to end")
     fs.ls(root)

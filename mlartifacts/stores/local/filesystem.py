@@ -43,6 +43,16 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
         """The ``file://`` URL of a path; a ``%`` in it is encoded, as URLs of files are decoded."""
         return f"file://{self._strip_protocol(name).replace('%', '%25')}"
 
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        with open(self._strip_protocol(path), "rb") as file:
+            if start is None and end is None:
+                return file.read()  # also where there is no size, as in /proc
+            first, last, _ = slice(start, end).indices(os.fstat(file.fileno()).st_size)
+            file.seek(first)
+            return file.read(max(last - first, 0))
+
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
         target = os.path.realpath(path)  # a link stays a link
         if os.path.isdir(target):
