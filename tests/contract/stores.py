@@ -625,6 +625,103 @@ class HdfsNative(Hdfs):
         return Place(self.uri("file"), {"HADOOP_USER_NAME": "stranger"})
 
 
+class Http(Folder):
+    """A web server's files, which can be read alone."""
+
+    name = "http"
+    fixture = "static_http"
+    scheme = "http"
+    over_http = True
+    writable = False
+    _no_sizes = "a directory is a page of links, which tell no sizes: a file is asked for its own"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_ls_in_detail": _no_sizes,
+        "test_info_agrees_with_ls": _no_sizes,
+        "test_find": _no_sizes,
+        "test_name_is_read_as_it_is": "a name is percent-encoded in a URL, and so in a listing",
+    }
+
+    def test_ls_in_detail(self, fs: Any, tree: str) -> None:
+        listed = {entry.pop("name"): entry for entry in fs.ls(tree, detail=True)}
+        assert listed == {
+            f"{tree}/foo": {"type": "directory", "size": None},
+            f"{tree}/foobar": {"type": "directory", "size": None},
+            f"{tree}/foo.txt": {"type": "file", "size": None},
+            f"{tree}/zero": {"type": "file", "size": None},
+        }
+
+    def test_info_agrees_with_ls(self, fs: Any, tree: str) -> None:
+        from tests.contract.test_listing import DIRECTORIES, TREE
+
+        sizes = {**{name: len(data) for name, data in TREE.items()}, **dict.fromkeys(DIRECTORIES)}
+        for name, size in sizes.items():
+            path = f"{tree}/{name}"
+            info = fs.info(path)
+            kind = "file" if name in TREE else "directory"
+            assert (info["name"], info["type"], info["size"]) == (path, kind, size)
+            listed = {entry["name"]: entry for entry in fs.ls(fs._parent(path), detail=True)}
+            assert (listed[path]["type"], listed[path]["size"]) == (kind, None)
+        for name in DIRECTORIES:
+            assert fs.info(f"{tree}/{name}/") == fs.info(f"{tree}/{name}")
+
+    def test_find(self, fs: Any, tree: str) -> None:
+        from tests.contract.test_listing import TREE, below
+
+        assert below(tree, fs.find(tree)) == sorted(TREE)
+        inside = ["foo/a.txt", "foo/b.csv", "foo/deep/er/c.txt"]
+        assert below(tree, fs.find(f"{tree}/foo")) == inside
+        assert below(tree, fs.find(f"{tree}/foo", maxdepth=1)) == inside[:2]
+        assert fs.find(f"{tree}/foo.txt") == [f"{tree}/foo.txt"]
+        assert fs.find(f"{tree}/missing") == []
+        detail = fs.find(f"{tree}/foo", detail=True)
+        assert {name: entry["size"] for name, entry in detail.items()} == {
+            f"{tree}/{name}": None for name in inside
+        }
+        with_directories = below(tree, fs.find(f"{tree}/foo", withdirs=True))
+        assert with_directories == sorted(["foo", "foo/deep", "foo/deep/er", *inside])
+
+    def test_name_is_read_as_it_is(self, fs: Any, root: str) -> None:
+        from tests.contract.test_names import READABLE
+
+        written = {name: f"content of {name}".encode() for name in READABLE}
+        self.seed(written)
+        for name, data in written.items():
+            url = f"{root}/{urllib.parse.quote(name)}"
+            with mlartifacts.open(url) as file:
+                assert file.read() == data, name
+            assert fs.cat_file(url) == data, name
+            assert fs.info(url)["size"] == len(data), name
+        listed = fs.ls(root, detail=False)
+        # What is listed can be read, and is what any other program takes for a URL.
+        assert {urllib.parse.unquote(url): fs.cat_file(url) for url in listed} == {
+            f"{root}/{name}": data for name, data in written.items()
+        }
+        assert all(url.isascii() and " " not in url for url in listed)
+        found = {urllib.parse.unquote(url) for url in fs.glob(f"{root}/a*")}
+        assert found == {f"{root}/{name}" for name in written if name.startswith("a")}
+        for name in ("a#b", "a?b", "%41"):  # URLs of "a", "a" and "A"
+            assert not fs.exists(f"{root}/{name}")
+
+    def new_base(self) -> str:
+        base = super().new_base()
+        self.folder = self.server.root / base.rpartition("/")[2]
+        return base
+
+    def uri(self, name: str = "") -> str:
+        return super().uri(urllib.parse.quote(name))
+
+    async def close(self, fs: Any) -> None:
+        await (await fs.set_session()).close()
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        return Place(f"http://{host}:{port}/file")
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        """None: a URL alone says where it is."""
+        return {}
+
+
 HARBOURS: tuple[type[Harbour], ...] = (
     Local,
     S3,
@@ -638,6 +735,7 @@ HARBOURS: tuple[type[Harbour], ...] = (
     Ftps,
     Hdfs,
     HdfsNative,
+    Http,
 )
 
 

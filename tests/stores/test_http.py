@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import errno
+import http.server
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +16,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import parse
+from tests.servers.process import LOOPBACK
 
 DATA = bytes(range(256)) * 4096
 
@@ -116,3 +122,136 @@ def test_a_server_that_is_down(refused_port):
         with pytest.raises(ConnectionError) as caught:
             act(path)
         assert caught.value.filename == path
+
+
+# ---- Directories -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(static_http):
+    """A directory with a file in it, one in a directory below, and an empty directory."""
+    root = static_http.new_root()
+    folder = static_http.root / root.rpartition("/")[2]
+    (folder / "a b" / "empty").mkdir(parents=True)
+    (folder / "a b" / "file").write_bytes(b"below")
+    (folder / "top").write_bytes(b"top")
+    return root
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_tree_is_got(tree, tmp_path, slash):
+    fs, path = mlartifacts.url_to_fs(f"{tree}{slash}")
+    fs.get(path, f"{tmp_path}/got{slash}", recursive=True)
+    got = {str(p.relative_to(tmp_path / "got")): p for p in (tmp_path / "got").rglob("*")}
+    assert {name for name, at in got.items() if at.is_dir()} == {"a%20b", "a%20b/empty"}
+    files = {name: at.read_bytes() for name, at in got.items() if at.is_file()}
+    assert files == {"a%20b/file": b"below", "top": b"top"}
+
+
+def test_a_file_is_not_got_onto_a_directory(tree, tmp_path):
+    fs, path = mlartifacts.url_to_fs(tree)
+    there = tmp_path / "there"
+    there.mkdir()
+    with pytest.raises(IsADirectoryError):
+        fs.get_file(f"{path}/top", str(there))
+    assert list(there.iterdir()) == []
+
+
+def test_a_directory_is_a_page_by_its_name_with_a_slash(tree, tmp_path):
+    fs, path = mlartifacts.url_to_fs(tree)
+    assert b"top" in fs.cat_file(f"{path}/")
+    with mlartifacts.open(f"{tree}/") as file:
+        assert b"top" in file.read()
+    fs.get_file(f"{path}/", str(tmp_path / "page"))
+    assert b"top" in (tmp_path / "page").read_bytes()
+    for act in (fs.cat_file, lambda p: fs.open(p).read(), fs.modified):
+        with pytest.raises(OSError, match=tree.rpartition("/")[2]) as caught:
+            act(path)
+        assert caught.value.filename == path
+
+
+def test_one_request_lists_a_directory(static_http, tree):
+    fs, path = mlartifacts.url_to_fs(tree)
+    static_http.requests.clear()
+    fs.ls(f"{path}/")
+    assert [asked.method for asked in static_http.requests] == ["GET"]
+
+
+# ---- Login -------------------------------------------------------------------------------
+
+Seen = list[tuple[str, str, str | None]]
+
+
+@contextlib.contextmanager
+def guarded(elsewhere: str = "") -> Iterator[tuple[str, Seen]]:
+    """A server that redirects ``/away`` to `elsewhere`: its host, and what it was asked with."""
+    seen: Seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            seen.append((self.command, self.path, self.headers.get("Authorization")))
+            away = self.path == "/away"
+            self.send_response(302 if away else 200)
+            if away:
+                self.send_header("Location", elsewhere)
+            self.send_header("Content-Length", "0" if away else "4")
+            self.end_headers()
+            if self.command == "GET" and not away:
+                self.wfile.write(b"data")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"{LOOPBACK}:{server.server_address[1]}", seen
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+LOGIN = "Basic " + base64.b64encode(b"user:p@ss").decode()
+
+
+def ask_all(fs, url, tmp_path):
+    """Every way of reading."""
+    assert fs.cat_file(url) == fs.cat_file(url, 0, 4) == b"data"
+    assert fs.exists(url)
+    assert fs.info(url)["size"] == 4
+    assert fs.ls(url, detail=False) == [url]
+    fs.ls(f"{url}/")
+    fs.get_file(url, str(tmp_path / "got"))
+    with fs.open(url) as file:
+        assert file.read() == b"data"
+
+
+def test_login_is_for_its_own_host_alone(tmp_path):
+    with guarded() as (other, others), guarded(f"http://{other}/x") as (host, seen):
+        fs, path = mlartifacts.url_to_fs(f"http://user:p%40ss@{host}/file")
+        assert path == f"http://{host}/file"
+        ask_all(fs, path, tmp_path)
+        assert {login for _, _, login in seen} == {LOGIN}
+        ask_all(fs, f"http://{other}/file", tmp_path)
+        assert fs.cat_file(f"http://{host}/away") == b"data"
+        assert seen[-1] == ("GET", "/away", LOGIN)
+        assert others[-1] == ("GET", "/x", None)
+        assert {login for _, _, login in others} == {None}
+        ask_all(fs, path, tmp_path)
+        assert {login for _, _, login in seen} == {LOGIN}
+
+
+def test_login_by_options(tmp_path):
+    with guarded() as (other, others), guarded(f"http://{other}/x") as (host, seen):
+        fs, path = mlartifacts.url_to_fs(f"http://{host}/file", username="user", password="p@ss")
+        ask_all(fs, path, tmp_path)
+        assert fs.cat_file(f"http://{host}/away") == b"data"
+        assert {login for _, _, login in seen} == {LOGIN}
+        assert others == [("GET", "/x", None)]

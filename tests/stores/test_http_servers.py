@@ -16,6 +16,15 @@ from tests.servers.process import LOOPBACK
 
 DATA = bytes(range(256)) * 8192
 
+#: Apache's directory index, cut short, with what links can be.
+PAGE = """<html><table>
+<th><a href="?C=N;O=D">Name</a></th><A class='up' HREF="/">Parent Directory</A><a href="../">..</a>
+<a href="a%20b.txt">a b.txt</a><a href='folder/'>folder/</a><a href="it's&amp;its">it's</a>
+<a href="/index/absolute#part">absolute</a><a href="/index-not/x">x</a><a name="x">no link</a>
+<a href="http://[">no URL</a><a href="mailto:a@b">mail</a><a href="http://other/index/x">x</a>
+<a href="export?format=csv">export</a><a href="folder/">again</a><a href="./c:d">colon</a>
+</table></html>"""
+
 
 class Odd(http.server.BaseHTTPRequestHandler):
     """Serves `DATA` under every path, which says what the server lacks."""
@@ -35,7 +44,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
 
     def _serve(self, body: bytes) -> None:
         self.seen.append((self.command, self.path, self.headers.get("Range")))
-        name = self.path.strip("/").partition("?")[0]
+        name = self.path.partition("?")[0].strip("/")
         if name.isdigit():
             self._say(int(name))
         elif name == "no-size":
@@ -50,6 +59,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
+        elif name == "index":
+            self._say(200, PAGE.encode(), "", body)
         elif name == "packs" and "gzip" in self.headers.get("Accept-Encoding", ""):
             self._say(200, gzip.compress(DATA), "gzip", body)
         else:
@@ -164,3 +175,22 @@ def test_s3_url_says_what_to_write() -> None:
     with pytest.raises(OSError, match="s3://bucket/path/key") as caught:
         fs.pipe_file(path, b"")
     assert "unset MLFLOW_S3_ENDPOINT_URL" in str(caught.value)
+
+
+def test_links_of_a_page(odd: Any) -> None:
+    """Those to what is below it, as files and directories of their own names."""
+    url, _ = odd
+    fs, path = mlartifacts.url_to_fs(f"{url}/index/")
+    names = ["a%20b.txt", "absolute", "c:d", "export?format=csv", "folder", "it's&its"]
+    listed = {entry["name"]: entry["type"] for entry in fs.ls(path, detail=True)}
+    assert listed == {
+        f"{path}{name}": "directory" if name == "folder" else "file" for name in names
+    }
+    assert fs.ls(f"{path}?C=N;O=D", detail=False) == sorted(listed)
+
+
+def test_a_page_without_a_slash_is_a_file(odd: Any) -> None:
+    url, _ = odd
+    fs, path = mlartifacts.url_to_fs(f"{url}/index")
+    assert fs.isfile(path)
+    assert fs.ls(path, detail=False) == [path]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
+import email.utils
 import errno
+import html
 import os
+import re
 import tempfile
 import weakref
 from typing import Any, NoReturn
 
 import aiohttp
+import yarl
 from fsspec.asyn import sync, sync_wrapper
 from fsspec.implementations.http import HTTPFile, HTTPFileSystem, _file_info
 from fsspec.spec import AbstractBufferedFile
+from fsspec.utils import isfilelike
 
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.stores.http import STORE, s3_uri
@@ -25,9 +32,16 @@ _PIECE = 2**20
 # Bytes as they are stored: a range of what a server packs for the way is none of the file's.
 _UNPACKED = {"Accept-Encoding": "identity"}
 
+_LINK = re.compile(r"""<a\s[^>]*?\bhref\s*=\s*(["'])(.*?)\1""", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"https?://[-a-zA-Z0-9@:%_+.~#?&/=]+")
+
 
 class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: ignore[misc]
-    """Files on a web server; paths are whole URLs."""
+    """Files on a web server; paths are whole URLs.
+
+    A directory is a URL with a slash behind, or one that its server redirects there. What is in
+    it is what its page links to, so its names are written as URLs are, and have no sizes.
+    """
 
     store = STORE
 
@@ -43,8 +57,15 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         )
         client.setdefault("timeout", wait)
         if (user := options.pop("username", None)) is not None:
-            # With each request, not as the session's: aiohttp drops it at a redirect elsewhere.
-            options.setdefault("auth", aiohttp.BasicAuth(user, options.pop("password", "")))
+            login = f"{user}:{options.pop('password', '')}".encode()
+            header = {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
+            root = self.root_uri
+            if root.netloc:
+                middleware = _for_origin(f"{root.scheme}://{root.netloc}", header)
+                client["middlewares"] = (middleware, *client.get("middlewares", ()))
+            else:
+                # The caller's own, to whom he asks; aiohttp drops it at a redirect elsewhere.
+                options["headers"] = {**header, **options.get("headers", {})}
         return {**options, "client_kwargs": client}
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
@@ -79,16 +100,78 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
                     raise FileNotFoundError(url) from error
                 raise
             found.update(answer)
+            if self._is_directory(url, yarl.URL(found["url"])):
+                # The size would be the page's.
+                return {**found, "name": url.rstrip("/"), "size": None, "type": "directory"}
             if found.get("size") is not None:
                 break
         return {"name": url, "size": None, **found, "type": "file"}
 
+    def _is_directory(self, url: str, answered: yarl.URL) -> bool:
+        """Whether `url` is a directory, as `answered` is what its server answered for."""
+        asked = self.encode_url(url).raw_path
+        return asked.endswith("/") or answered.raw_path == f"{asked}/"
+
+    def _raise_not_found_for_status(self, response: Any, url: str) -> None:
+        super()._raise_not_found_for_status(response, url)
+        # Not where the slash was asked for: that is the page, and can be read.
+        if response.url.raw_path == f"{self.encode_url(url).raw_path}/":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
+
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         entries = await super()._ls(path, detail=True, **kwargs)
-        return entries if detail else sorted(entry["name"] for entry in entries)
+        return entries if detail else [entry["name"] for entry in entries]
 
-    async def _isdir(self, path: str) -> bool:
-        return bool(path.endswith("/") and await self._exists(path))
+    async def _ls_real(self, url: str, detail: bool = True, **kwargs: Any) -> Any:
+        session = await self.set_session()
+        async with session.get(self.encode_url(url), **self.kwargs) as response:
+            super()._raise_not_found_for_status(response, url)
+            if self._is_directory(url, response.url):
+                kind = response.headers.get("Content-Type", "text/html")
+                page = await response.text(errors="replace") if "html" in kind else ""
+                return self._linked(url, response.url, page)
+        return [await self._info(url)]
+
+    def _linked(self, url: str, answered: yarl.URL, page: str) -> list[dict[str, Any]]:
+        """What a directory's page links to below it, under the name that it was asked by."""
+        links = [html.unescape(link[2]) for link in _LINK.finditer(page)]
+        if self.simple_links:
+            links += _URL.findall(page)
+        here = answered.join(yarl.URL("."))
+        above = re.split(r"[?#]", url)[0].rstrip("/")
+        found = {}
+        for link in links:
+            try:
+                there = here.join(self.encode_url(link)).with_fragment(None)
+            except ValueError:
+                continue  # no URL
+            below = there.raw_path_qs.removeprefix(here.raw_path)
+            # Links to parents, and to the page in another order, are none of its files.
+            if there.raw_authority == here.raw_authority and below and below[0] not in "/?":
+                kind = "directory" if there.raw_path.endswith("/") else "file"
+                name = f"{above}/{below.rstrip('/')}"
+                found[name] = {"name": name, "size": None, "type": kind}
+        return [found[name] for name in sorted(found)]
+
+    def modified(self, path: str) -> datetime.datetime:
+        """When a file was last changed, where its server says so."""
+        said = str(self.info(path).get("Last-Modified", ""))
+        try:
+            return email.utils.parsedate_to_datetime(said)
+        except ValueError as error:
+            reason = "The server does not say when this was last changed"
+            raise OSError(errno.EOPNOTSUPP, reason, path) from error
+
+    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        there = not isfilelike(lpath) and os.path.isdir(lpath)
+        if there and rpath.endswith("/"):
+            return  # the top of a tree that is got
+        try:
+            await super()._get_file(rpath, lpath, **kwargs)
+        except IsADirectoryError as error:
+            if error.filename != rpath or isfilelike(lpath):
+                raise
+            os.makedirs(lpath, exist_ok=True)
 
     async def _cat_file(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
@@ -125,8 +208,10 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             return data[first:last] if headers.get("Range") and response.status == 200 else data
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        if mode != "rb":
+        if set(mode) & set("wax+"):
             _refuse(path)
+        if mode != "rb":
+            raise ValueError(f"HTTP files cannot be opened with mode {mode!r}.")
         for name in ("block_size", "cache_type", "cache_options"):
             if kwargs.get(name) is None:
                 kwargs[name] = getattr(self, name)
@@ -215,6 +300,23 @@ class _File(HTTPFile):  # type: ignore[misc]
         super().close()
         if self._everything is not None:
             self._everything.close()
+
+
+def _for_origin(url: str, headers: dict[str, str]) -> Any:
+    """A middleware that adds headers to requests to one server, redirected there or not."""
+
+    def origin(url: yarl.URL) -> tuple[str, str | None, int | None]:
+        return url.scheme, url.host, url.port  # with the scheme's own port where none is written
+
+    wanted = origin(yarl.URL(url))
+
+    async def add(request: Any, handler: Any) -> Any:
+        if origin(request.url) == wanted:
+            for name, value in headers.items():
+                request.headers.setdefault(name, value)
+        return await handler(request)
+
+    return add
 
 
 def _hint(path: str) -> str:
