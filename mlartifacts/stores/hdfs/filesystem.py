@@ -292,6 +292,8 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
         return clean(path)
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
+        if isinstance(error, FileNotFoundError) and error.errno is None:
+            return None  # fsspec's own
         return self.driver.explain(error, path)
 
     def _open_whole(
