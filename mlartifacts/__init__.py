@@ -13,7 +13,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlartifacts.access import filesystem, locate, open, open_files, to_url, url_to_fs
+    from mlartifacts.access import (
+        filesystem,
+        locate,
+        open,
+        open_files,
+        resolve,
+        to_url,
+        url_to_fs,
+    )
     from mlartifacts.errors import (
         ArtifactError,
         InvalidConfig,
@@ -42,6 +50,7 @@ __all__ = [
     "open",
     "open_files",
     "register",
+    "resolve",
     "schemes",
     "to_url",
     "unregister",
@@ -51,7 +60,7 @@ __all__ = [
 # Importing the package imports nothing else: a name is fetched from its module when it is
 # first used.
 _ROOMS = {
-    "access": "filesystem locate open open_files to_url url_to_fs",
+    "access": "filesystem locate open open_files resolve to_url url_to_fs",
     "errors": "ArtifactError InvalidConfig InvalidURI MissingDriver TransferError"
     " UnknownScheme Unresolved",
     "location": "Location",

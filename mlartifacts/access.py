@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mlartifacts.location import Location
 
-__all__ = ["filesystem", "locate", "open", "open_files", "to_url", "url_to_fs"]
+__all__ = ["filesystem", "locate", "open", "open_files", "resolve", "to_url", "url_to_fs"]
 
 
 def locate(uri: str | os.PathLike[str], **options: Any) -> Location:
@@ -203,6 +203,57 @@ def open_files(
     )
 
 
+def resolve(
+    uri: str | os.PathLike[str], tracking_uri: str | None = None, registry_uri: str | None = None
+) -> str:
+    """Say where a logical URI's artifact lies: the URI in its store.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        ``runs:/...`` or ``models:/...``. Any other is given back as it is.
+    tracking_uri : str, optional
+        Who knows the runs; ``MLFLOW_TRACKING_URI`` unless given.
+    registry_uri : str, optional
+        Who knows the registered models; ``MLFLOW_REGISTRY_URI``, else the tracking store.
+
+    Returns
+    -------
+    str
+        Of a path in a logged model of the run, the model's own location. A run's location, a
+        logged model's and that of a numbered version are asked for once a process; what an
+        alias, a stage or ``latest`` means is asked again after 5 seconds.
+
+    Raises
+    ------
+    InvalidURI, UnknownScheme
+        As :func:`locate`.
+    InvalidConfig
+        There is no tracking URI, or a setting of the login cannot be used.
+    Unresolved
+        The tracking store knows no such run, model, version or alias.
+    PermissionError, ConnectionError, TimeoutError, OSError
+        The tracking server refuses the login, cannot be reached, or is none of MLflow's.
+    """
+    text = os.fspath(uri)
+    parsed = parse(text)
+    if parsed.scheme not in {"runs", "models"}:
+        store_of(parsed.scheme)
+        return text
+    from mlartifacts.tracking.logical import Run, split_model, split_run
+    from mlartifacts.tracking.resolver import below, resolver_for
+
+    store = store_of(parsed.scheme)
+    split = split_run if parsed.scheme == "runs" else split_model
+    what, rest = split(store.path(parsed))
+    named = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
+    named |= store.options(store.root(parsed) or parsed.root, Environment())
+    resolver = resolver_for(named["tracking_uri"], named["registry_uri"])
+    if isinstance(what, Run):
+        return resolver.place(what, rest)
+    return below(resolver.model(what), rest)
+
+
 def to_url(uri: str | os.PathLike[str]) -> str:
     """Spell an artifact URI so that pandas, dask and DuckDB hand it to fsspec, and so to us.
 
@@ -237,7 +288,7 @@ def to_url(uri: str | os.PathLike[str]) -> str:
     elif "://" in text:
         rest = text.partition("://")[2]
     else:
-        rest = f"/{path.lstrip('/')}"
+        rest = path
     alias = ALIAS + scheme
     return f"{alias if alias in known_implementations else scheme}://{rest}"
 

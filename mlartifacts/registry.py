@@ -16,29 +16,31 @@ __all__ = ["register", "schemes", "store_of", "unregister"]
 
 # The one table of schemes. A store's room is imported when one of its URIs comes by.
 _ROOMS = {
-    "": "local",
-    "abfs": "azure",
-    "abfss": "azure",
-    "az": "azure",
-    "b2": "s3",
-    "file": "local",
-    "ftp": "ftp",
-    "ftps": "ftp",
-    "gcs": "gcs",
-    "gs": "gcs",
-    "hdfs": "hdfs",
-    "http": "http",
-    "https": "http",
-    "local": "local",
-    "r2": "s3",
-    "s3": "s3",
-    "s3a": "s3",
-    "s3n": "s3",
-    "sftp": "sftp",
-    "ssh": "sftp",
-    "viewfs": "hdfs",
-    "wasb": "azure",
-    "wasbs": "azure",
+    "": "stores.local",
+    "abfs": "stores.azure",
+    "abfss": "stores.azure",
+    "az": "stores.azure",
+    "b2": "stores.s3",
+    "file": "stores.local",
+    "ftp": "stores.ftp",
+    "ftps": "stores.ftp",
+    "gcs": "stores.gcs",
+    "gs": "stores.gcs",
+    "hdfs": "stores.hdfs",
+    "http": "stores.http",
+    "https": "stores.http",
+    "local": "stores.local",
+    "models": "filesystems.models",
+    "r2": "stores.s3",
+    "runs": "filesystems.runs",
+    "s3": "stores.s3",
+    "s3a": "stores.s3",
+    "s3n": "stores.s3",
+    "sftp": "stores.sftp",
+    "ssh": "stores.sftp",
+    "viewfs": "stores.hdfs",
+    "wasb": "stores.azure",
+    "wasbs": "stores.azure",
 }
 
 #: Entry point group of third-party stores: scheme = module:STORE.
@@ -73,7 +75,7 @@ def _load(scheme: str) -> Store:
     from mlartifacts.store import Store
 
     if scheme in _ROOMS:
-        store = importlib.import_module(f"mlartifacts.stores.{_ROOMS[scheme]}").STORE
+        store = importlib.import_module(f"mlartifacts.{_ROOMS[scheme]}").STORE
     else:
         points = entry_points(group=ENTRY_POINTS, name=scheme)
         if not points:

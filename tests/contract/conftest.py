@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlartifacts
-from tests.contract.stores import HARBOURS, Harbour
+from tests.contract.stores import HARBOURS, Harbour, Tracked
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +50,16 @@ def harbour(
     for name, value in harbour.env.items():
         monkeypatch.setenv(name, value)
     return harbour
+
+
+@pytest.fixture
+def tracked_locally(mlflow_server: Any, tmp_path: Path) -> Tracked:
+    return Tracked(mlflow_server, tmp_path)
+
+
+@pytest.fixture
+def tracked_on_s3(mlflow_server: Any, moto_server: Any) -> Tracked:
+    return Tracked(mlflow_server, moto_server)
 
 
 @pytest.fixture

@@ -722,6 +722,139 @@ class Http(Folder):
         return {}
 
 
+@dataclasses.dataclass(frozen=True)
+class Tracked:
+    """A tracking server, and the store where its clients put artifacts themselves."""
+
+    tracking: Any
+    store: Any
+
+    def new_run(self, location: str) -> tuple[str, str]:
+        """Make a run with its artifacts below `location`; its id, and where they are."""
+        info = self.tracking.new_run(self.tracking.new_experiment(location))
+        return info["run_id"], info["artifact_uri"]
+
+
+class _Logical(Harbour):
+    """Common to what a tracking server must be asked about."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_no_host": "there is none in its URIs: what stands there is a run or a model",
+        "test_a_changed_variable_takes_effect_at_the_next_open": (
+            "it makes the store's filesystem anew for each operation"
+        ),
+    }
+
+    def test_no_host(self) -> None:
+        for uri in (f"{self.scheme}://", f"{self.scheme}:/", f"{self.scheme}:"):
+            with pytest.raises(mlartifacts.InvalidURI):
+                mlartifacts.url_to_fs(uri)
+        for uri in (f"{self.scheme}:///name", f"{self.scheme}:/name", f"{self.scheme}://name"):
+            assert mlartifacts.url_to_fs(uri)[1] == "name"
+
+    def test_a_changed_variable_takes_effect_at_the_next_open(
+        self, fs: Any, root: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = fs.places(root)[0].fs
+        assert fs.places(root)[0].fs is before
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "77")
+        assert (fs.places(root)[0].fs is before) is (before.protocol[0] == "file")
+        again, _ = mlartifacts.url_to_fs(self.base)
+        assert again is fs
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "another")
+        again, _ = mlartifacts.url_to_fs(self.base)
+        assert again is not fs
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**super().env, **self.tracking.env}
+
+    def __init__(self, server: Tracked, home: Path) -> None:
+        self.tracked, self.tracking = server, server.tracking
+        super().__init__(server.store, home)
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        tracking = {"MLFLOW_TRACKING_URI": f"http://{host}:{port}"}
+        return Place(self.uri("file"), {**self.env, **patience, **tracking})
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        return {"tracking_uri": self.tracking.url}
+
+    async def close(self, fs: Any) -> None:
+        await super().close(fs.places(fs._strip_protocol(self.base))[0].fs)
+
+
+class RunsLocal(_Logical, Local):
+    """Runs whose artifacts lie in a local folder: a store that is asked on threads."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {**Local.exceptions, **_Logical.exceptions}
+
+    name = "runs-local"
+    fixture = "tracked_locally"
+    scheme = "runs"
+    remote = True
+
+    def new_base(self) -> str:
+        super().new_base()
+        run, uri = self.tracked.new_run(f"file://{urllib.parse.quote(str(self.folder))}")
+        self.folder = Path(urllib.parse.unquote(urllib.parse.urlsplit(uri).path))
+        self.folder.mkdir(parents=True)
+        return f"runs://{run}"
+
+    def uri(self, name: str = "") -> str:
+        return Harbour.uri(self, name)
+
+
+class RunsS3(_Logical, S3):
+    """Runs whose artifacts lie on S3."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {**S3.exceptions, **_Logical.exceptions}
+    name = "runs-s3"
+    fixture = "tracked_on_s3"
+    scheme = "runs"
+    sibling = True
+
+    def new_base(self) -> str:
+        bucket = super().new_base()
+        run, self._place = self.tracked.new_run(bucket)
+        return f"runs://{run}"
+
+    @property
+    def _bucket(self) -> str:
+        return urllib.parse.urlsplit(self._place).netloc
+
+    @property
+    def _prefix(self) -> str:
+        return urllib.parse.urlsplit(self._place).path.strip("/") + "/"
+
+    def seed(self, files: Mapping[str, bytes]) -> None:
+        super().seed({self._prefix + name: data for name, data in files.items()})
+
+    def stored(self) -> dict[str, bytes]:
+        found = super().stored()
+        assert all(name.startswith(self._prefix) for name in found)
+        return {name.removeprefix(self._prefix): data for name, data in found.items()}
+
+
+class ModelsS3(RunsS3):
+    """Versions of a registered model, whose files lie on S3."""
+
+    name = "models-s3"
+    scheme = "models"
+    writable = False
+
+    def new_base(self) -> str:
+        run = super().new_base().removeprefix("runs://")
+        api = self.tracking.api
+        api("POST", "registered-models/create", name=f"model {run}")
+        api("POST", "model-versions/create", name=f"model {run}", source=self._place)
+        api("POST", "registered-models/alias", name=f"model {run}", alias="best", version="1")
+        return f"models://model {run}@best"
+
+
 HARBOURS: tuple[type[Harbour], ...] = (
     Local,
     S3,
@@ -736,6 +869,9 @@ HARBOURS: tuple[type[Harbour], ...] = (
     Hdfs,
     HdfsNative,
     Http,
+    RunsLocal,
+    RunsS3,
+    ModelsS3,
 )
 
 

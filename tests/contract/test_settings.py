@@ -177,6 +177,10 @@ def test_registered(harbour: Harbour, registered: None, tmp_path: Any) -> None:
         assert file.read() == b"data"
 
 
+#: Schemes that nobody but MLflow speaks: fsspec knows them by entry points.
+MLFLOWS_ALONE = ("wasbs", "wasb", "viewfs", "runs", "models")
+
+
 def test_unregistered(harbour: Harbour) -> None:
     """Without `register` a scheme means what it meant: fsspec's own class, or MLflow's alone."""
     ours = type(mlartifacts.filesystem(harbour.base, **harbour.options))
@@ -185,7 +189,7 @@ def test_unregistered(harbour: Harbour) -> None:
     except ValueError:
         assert harbour.scheme == "ftps"  # fsspec has none
     else:
-        assert (plain is ours) is (harbour.scheme in ("wasbs", "wasb", "viewfs"))
+        assert (plain is ours) is (harbour.scheme in MLFLOWS_ALONE)
     mlartifacts.register()
     assert fsspec.get_filesystem_class(harbour.scheme) is ours
     mlartifacts.register()

@@ -1,0 +1,1 @@
+"""Filesystems of logical URIs, whose bytes lie in a store's."""

@@ -1,0 +1,369 @@
+"""A filesystem whose paths lie in other filesystems, and whose operations are theirs.
+
+Every path has a *place*: a store's filesystem and a directory in it. An operation is the
+store's own, on the place's path, and what it says (names, errors) is said again in the logical
+path. Nothing is copied. A store that is synchronous is asked on a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fsspec.asyn import AsyncFileSystem
+
+from mlartifacts.access import url_to_fs
+from mlartifacts.errors import InvalidURI, UnknownScheme
+from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.tracking.resolver import Resolver, resolver_for
+
+__all__ = ["DelegatingFileSystem", "Place"]
+
+_OF_FSSPEC = frozenset(
+    "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
+    " max_paths".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a logical directory lies, and a path in it.
+
+    Attributes
+    ----------
+    fs : fsspec.AbstractFileSystem
+    base : str
+        The directory's path in `fs`.
+    logical : str
+        The same directory's path in the logical filesystem.
+    rest : str
+        The path below both.
+    """
+
+    fs: Any
+    base: str
+    logical: str
+    rest: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path in `fs`."""
+        return f"{self.base.rstrip('/')}/{self.rest}" if self.rest else self.base
+
+    def said(self, path: str) -> str:
+        """A path of `fs`, in logical terms."""
+        below = path[len(self.base) :].strip("/") if path.startswith(self.base) else path
+        return f"{self.logical}/{below}" if below else self.logical
+
+    def entry(self, info: dict[str, Any]) -> dict[str, Any]:
+        """An entry of `fs`, under its logical name."""
+        return {**info, "name": self.said(info["name"])}
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Name the logical path in the errors about `fs`'s."""
+        try:
+            yield
+        except OSError as error:
+            named = error.filename
+            if not isinstance(named, str) or not named.startswith(self.base):
+                raise
+            renamed = OSError(error.errno, error.strerror, self.said(named))
+            if type(renamed) is not type(error) and type(error).__module__ != "builtins":
+                raise
+            raise renamed from error
+
+
+class DelegatingFileSystem(AsyncArtifactFileSystem):
+    """Base of the logical filesystems.
+
+    Parameters
+    ----------
+    tracking_uri : str, optional
+        Who knows the runs; ``MLFLOW_TRACKING_URI`` unless given.
+    registry_uri : str, optional
+        Who knows the registered models; ``MLFLOW_REGISTRY_URI``, else the tracking store.
+    **explicit
+        fsspec's options, and those of the store's driver.
+    """
+
+    def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        self._uris = options.pop("tracking_uri", None), options.pop("registry_uri", None)
+        self._of_store = {n: v for n, v in options.items() if n not in _OF_FSSPEC}
+        return options
+
+    @property
+    def resolver(self) -> Resolver:
+        """Who is asked where things lie."""
+        return resolver_for(*self._uris)
+
+    # ---- Places --------------------------------------------------------------------------
+
+    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+        """Where a path may lie, the likeliest first; asks the tracking store where it must.
+
+        Parameters
+        ----------
+        path : str
+        hopeful : bool
+            It was not where it was looked for.
+        """
+        raise NotImplementedError
+
+    def mounted(self, path: str) -> list[str]:
+        """Names of directories in `path` that lie elsewhere than it."""
+        return []
+
+    def _at(self, uri: str, logical: str, rest: str) -> Place:
+        options = dict(self._of_store)
+        if self.asynchronous:
+            options["asynchronous"] = True
+        if uri.startswith(("mlflow-artifacts:", "mlflowartifacts:")) and self._uris[0]:
+            options.setdefault("tracking_uri", self._uris[0])
+        try:
+            fs, base = url_to_fs(uri, **options)
+        except UnknownScheme as error:
+            raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}. {error}") from error
+        return Place(fs, base, logical, rest)
+
+    async def _places(self, path: str, hopeful: bool = False) -> list[Place]:
+        # On a thread, as it may have to ask.
+        return await asyncio.to_thread(self.places, path, hopeful)
+
+    async def _first(self, path: str, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """An operation at the first place of `path` that has it."""
+        missing: FileNotFoundError | None = None
+        for hopeful in (False, True):
+            for place in await self._places(path, hopeful):
+                try:
+                    return await _on(place, operation, *args, **kwargs)
+                except FileNotFoundError as error:
+                    missing = missing or error
+        raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    async def _target(self, path: str) -> Place:
+        """Where `path` is written: where it is found, if it is there."""
+        return (await self._places(path))[0]
+
+    # ---- Looking -------------------------------------------------------------------------
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        missing: FileNotFoundError | None = None
+        for hopeful in (False, True):
+            for place in await self._places(path, hopeful):
+                if not place.rest:  # it is there, whether or not it has artifacts
+                    return {"name": path, "size": 0, "type": "directory"}
+                try:
+                    return place.entry(await _on(place, "info", **kwargs))
+                except FileNotFoundError as error:
+                    missing = missing or error
+        raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        path = self._strip_protocol(path)
+        found: dict[str, dict[str, Any]] = {}
+        there, missing = False, None
+        for place in await self._places(path):
+            try:
+                entries = await _on(place, "ls", detail=True, **kwargs)
+            except FileNotFoundError as error:
+                there = there or not place.rest
+                missing = missing or error
+                continue
+            there = True
+            for each in map(place.entry, entries):
+                found.setdefault(each["name"], each)
+        for name in await asyncio.to_thread(self.mounted, path):
+            found[f"{path}/{name}"] = {"name": f"{path}/{name}", "size": 0, "type": "directory"}
+            there = True
+        if not there:
+            places = await self._places(path, hopeful=True)
+            if len(places) < 2:
+                raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return await self._ls(path, detail=detail, **kwargs)
+        listed = [found[name] for name in sorted(found)]
+        return listed if detail else [each["name"] for each in listed]
+
+    async def _find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        path = self._strip_protocol(path)
+        found: dict[str, dict[str, Any]] = {}
+        options = {"maxdepth": maxdepth, "withdirs": withdirs, "detail": True, **kwargs}
+        for place in await self._places(path):
+            entries = await _on(place, "find", **options)
+            for each in map(place.entry, entries.values()):
+                found.setdefault(each["name"], each)
+        for name in await asyncio.to_thread(self.mounted, path):
+            inside = f"{path}/{name}"
+            if withdirs:
+                found[inside] = {"name": inside, "size": 0, "type": "directory"}
+            if maxdepth is None or maxdepth > 1:
+                depth = None if maxdepth is None else maxdepth - 1
+                found |= await self._find(inside, depth, withdirs, detail=True, **kwargs)
+        ordered = {name: found[name] for name in sorted(found)}
+        return ordered if detail else list(ordered)
+
+    def modified(self, path: str) -> Any:
+        """When a file was last changed."""
+        return self._plainly(path, "modified")
+
+    def created(self, path: str) -> Any:
+        """When a file was made, where its store knows."""
+        return self._plainly(path, "created")
+
+    def checksum(self, path: str) -> Any:
+        """What changes with a file's content."""
+        return self._plainly(path, "checksum")
+
+    def ukey(self, path: str) -> Any:
+        """What changes with a file's content."""
+        return self._plainly(path, "ukey")
+
+    def sign(self, path: str, expiration: int = 100, **kwargs: Any) -> Any:
+        """A URL that opens a file without a login, where its store can make one."""
+        return self._plainly(path, "sign", expiration=expiration, **kwargs)
+
+    def _plainly(self, path: str, operation: str, **kwargs: Any) -> Any:
+        path = self._strip_protocol(path)
+        with self._found(path) as place:
+            return getattr(place.fs, operation)(place.path, **kwargs)
+
+    @contextlib.contextmanager
+    def _found(self, path: str) -> Iterator[Place]:
+        """The place where a path is."""
+        candidates = self.places(path)
+        place = candidates[0]
+        if len(candidates) > 1 or not place.fs.exists(place.path):
+            candidates = candidates if len(candidates) > 1 else self.places(path, hopeful=True)
+            place = next((c for c in candidates if c.fs.exists(c.path)), candidates[0])
+        with place.explaining():
+            yield place
+
+    # ---- Reading -------------------------------------------------------------------------
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        path = self._strip_protocol(path)
+        data: bytes = await self._first(path, "cat_file", start=start, end=end, **kwargs)
+        return data
+
+    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        rpath = self._strip_protocol(rpath)
+        if await self._isdir(rpath):
+            os.makedirs(lpath, exist_ok=True)
+            return
+        await self._first(rpath, "get_file", lpath, **kwargs)
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        """Open a file where it lies; the file is its store's own."""
+        path = self._strip_protocol(path)
+        if "r" not in mode:
+            place = self.places(path)[0]
+            self._refuse_directory(place, path)
+            with place.explaining():
+                if not self._intrans:
+                    return place.fs.open(place.path, mode, *args, **kwargs)
+                kwargs["autocommit"] = False
+                file = place.fs.open(place.path, mode, *args, **kwargs)
+            # It is our transaction that ends, not the store's.
+            place.fs.transaction.files.remove(file)
+            self.transaction.files.append(file)
+            return file
+        missing: FileNotFoundError | None = None
+        for hopeful in (False, True):
+            for place in self.places(path, hopeful):
+                self._refuse_directory(place, path)
+                try:
+                    with place.explaining():
+                        return place.fs.open(place.path, mode, *args, **kwargs)
+                except FileNotFoundError as error:
+                    missing = missing or error
+        raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def _refuse_directory(self, place: Place, path: str) -> None:
+        if not place.rest:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+
+    # ---- Writing -------------------------------------------------------------------------
+
+    async def _pipe_file(self, path: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        place = await self._target(path)
+        self._refuse_directory(place, path)
+        await _on(place, "pipe_file", value, *args, **kwargs)
+
+    async def _put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
+        rpath = self._strip_protocol(rpath)
+        if os.path.isdir(lpath):
+            await self._makedirs(rpath, exist_ok=True)
+            return
+        place = await self._target(rpath)
+        self._refuse_directory(place, rpath)
+        await _on(place, "put_file", lpath, *args, before=True, **kwargs)
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        place = await self._target(self._strip_protocol(path))
+        await _on(place, "mkdir", create_parents=create_parents, **kwargs)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        place = await self._target(self._strip_protocol(path))
+        if place.rest or not exist_ok:
+            await _on(place, "makedirs", exist_ok=exist_ok)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        if await self._isdir(source):
+            await self._makedirs(target, exist_ok=True)
+            return
+        there = await self._target(target)
+        self._refuse_directory(there, target)
+        for place in await self._places(source):
+            if place.fs is there.fs:
+                with contextlib.suppress(FileNotFoundError):
+                    await self._copied(place, there, **kwargs)
+                    return
+        await asyncio.to_thread(self._streamed, source, target)
+
+    async def _copied(self, source: Place, target: Place, **kwargs: Any) -> None:
+        with target.explaining():
+            await _on(source, "cp_file", target.path, **kwargs)
+
+    def _streamed(self, source: str, target: str) -> None:
+        with self.open(source, "rb") as old, self.open(target, "wb") as new:
+            shutil.copyfileobj(old, new, 2**22)
+
+    # ---- Deleting ------------------------------------------------------------------------
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        await self._first(self._strip_protocol(path), "rm_file", **kwargs)
+
+    async def _rmdir(self, path: str, **kwargs: Any) -> None:
+        await self._first(self._strip_protocol(path), "rmdir", **kwargs)
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        for each in [path] if isinstance(path, str) else list(path):
+            each = self._strip_protocol(each)
+            await self._first(each, "rm", recursive=recursive, **kwargs)
+
+
+async def _on(place: Place, operation: str, *args: Any, before: bool = False, **kwargs: Any) -> Any:
+    """A store's own operation at a place; `before` puts the arguments before the path."""
+    arguments = (*args, place.path) if before else (place.path, *args)
+    with place.explaining():
+        if isinstance(place.fs, AsyncFileSystem):
+            return await getattr(place.fs, f"_{operation}")(*arguments, **kwargs)
+        return await asyncio.to_thread(getattr(place.fs, operation), *arguments, **kwargs)

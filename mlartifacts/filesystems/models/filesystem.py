@@ -1,0 +1,56 @@
+"""Models' artifacts, to be read."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, NoReturn
+
+from mlartifacts.filesystems.delegating import DelegatingFileSystem, Place
+from mlartifacts.filesystems.models import STORE
+from mlartifacts.tracking.logical import split_model
+
+__all__ = ["ModelsFileSystem"]
+
+
+class ModelsFileSystem(DelegatingFileSystem):
+    """The artifacts of models: read-only, as a registered version is what it is."""
+
+    store = STORE
+
+    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+        model, rest = split_model(path)
+        return [self._at(self.resolver.model(model), str(model), rest)]
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if set(mode) & set("wax+"):
+            _refuse(self._strip_protocol(path))
+        return super().open(path, mode, *args, **kwargs)
+
+    async def _pipe_file(self, path: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        _refuse(path)
+
+    async def _put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
+        _refuse(rpath)
+
+    async def _mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        _refuse(path)
+
+    async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+        _refuse(path)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        _refuse(path2)
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        _refuse(path)
+
+    async def _rmdir(self, path: str, **kwargs: Any) -> None:
+        _refuse(path)
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        _refuse(path if isinstance(path, str) else path[0])
+
+
+def _refuse(path: str) -> NoReturn:
+    reason = "models:/ can only be read: log a model to a run, and register it, for a new version"
+    raise OSError(errno.EROFS, reason, path)

@@ -1,0 +1,232 @@
+"""JSON from a tracking server: tried again where that helps, and nothing told to other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import errno
+import http.client
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.tracking.login import Login
+from mlartifacts.uri import ArtifactURI
+
+__all__ = ["TRANSIENT", "VARIABLES", "Connection", "NotMLflow", "Patience", "Refused"]
+
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_BACKOFF = "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+
+#: What decides how long a server is asked.
+VARIABLES = (_RETRIES, _BACKOFF, _TIMEOUT)
+
+#: What a server says when another try may go well.
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+# The longest that is waited between two tries, and believed of a server's Retry-After.
+_LONGEST_WAIT = 120.0
+
+
+class Refused(Exception):
+    """An answer of a tracking server that is an error.
+
+    Attributes
+    ----------
+    status : int
+        Of HTTP.
+    code : str
+        MLflow's word, ``RESOURCE_DOES_NOT_EXIST`` say, or ``""``.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class NotMLflow(OSError):
+    """An answer that MLflow would not give, not at this endpoint at least."""
+
+
+class Patience:
+    """How often, and how long, a server is asked.
+
+    MLflow's ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` (7), ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR`` (2
+    seconds, doubled with each try) and ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (120 seconds).
+
+    Raises
+    ------
+    InvalidConfig
+        One of them is no number, or below 0.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        def number(name: str, default: int) -> int:
+            value = environment.integer(name)
+            if value is not None and value < 0:
+                raise InvalidConfig(f"{name}={value}: it takes a number that is not below 0.")
+            return default if value is None else value
+
+        self.retries = number(_RETRIES, 7)
+        self.backoff = number(_BACKOFF, 2)
+        self.timeout = environment.timeout(_TIMEOUT) or 120
+
+    def wait(self, tries: int, retry_after: str | None) -> float:
+        """Seconds to wait after `tries` tries; the server's own word goes first."""
+        if retry_after is not None:
+            with contextlib.suppress(ValueError, TypeError):
+                if retry_after.strip().isdigit():
+                    return min(float(retry_after), _LONGEST_WAIT)
+                when = email.utils.parsedate_to_datetime(retry_after).timestamp()
+                return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
+        longest = min(self.backoff * 2.0 ** (tries - 1), _LONGEST_WAIT)
+        return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
+
+
+class Connection:
+    """A tracking server.
+
+    Parameters
+    ----------
+    server : ArtifactURI
+        Its URL; a path in it is a prefix of every request's.
+    environment : Environment
+    """
+
+    def __init__(self, server: ArtifactURI, environment: Environment) -> None:
+        if not server.netloc:
+            raise InvalidURI(f"The tracking URI {server} names no host.")
+        self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+        self._login = Login.of(server, environment)
+        self._patience = Patience(environment)
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=self._login.context()), _Redirects
+        )
+
+    def get(self, endpoint: str, **parameters: str) -> dict[str, Any]:
+        """Ask for `endpoint`, such as ``mlflow/runs/get``.
+
+        Raises
+        ------
+        Refused
+            The server says that it cannot.
+        PermissionError
+            It does not know us, or does not let us.
+        ConnectionError, TimeoutError, OSError
+            It cannot be reached, or gives no answer that could be MLflow's.
+        """
+        query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+        return self._ask("GET", endpoint + query)
+
+    def post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for `endpoint` with a JSON object; the errors are those of :meth:`get`."""
+        return self._ask("POST", endpoint, json.dumps(body).encode())
+
+    def _ask(self, method: str, endpoint: str, body: bytes | None = None) -> dict[str, Any]:
+        url = f"{self.url}/api/2.0/{endpoint}"
+        headers = {"Accept": "application/json", "User-Agent": "mlartifacts"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        tries = 0
+        while True:
+            tries += 1
+            request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+            if self._login.authorization is not None:
+                # Not copied to the request that follows a redirect.
+                request.add_unredirected_header("Authorization", self._login.authorization)
+            retry_after = None
+            try:
+                with self._opener.open(request, timeout=self._patience.timeout) as answer:
+                    return self._read(answer.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    said = error.read()
+                if error.code not in TRANSIENT or tries > self._patience.retries:
+                    raise self._refusal(error.code, said) from error
+                retry_after = error.headers.get("Retry-After")
+            except (OSError, http.client.HTTPException) as error:
+                broken = _reason(error)
+                again = isinstance(
+                    broken, ConnectionResetError | BrokenPipeError | http.client.HTTPException
+                )
+                if not again or tries > self._patience.retries:
+                    raise self._unreachable(broken) from error
+            time.sleep(self._patience.wait(tries, retry_after))
+
+    def _read(self, data: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            reason = f"what answers is no MLflow server: {_begin(data)}"
+            raise NotMLflow(errno.EPROTO, reason, self.url)
+        return answer
+
+    def _refusal(self, status: int, data: bytes) -> Exception:
+        try:
+            answer = json.loads(data)
+            code, message = str(answer.get("error_code", "")), str(answer.get("message", ""))
+        except (ValueError, AttributeError):
+            code, message = "", _begin(data)
+        if status in {401, 403}:
+            how = (
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
+                " MLFLOW_TRACKING_TOKEN"
+            )
+            known = "as who we are" if self._login.authorization else "without a login"
+            return PermissionError(
+                errno.EACCES,
+                f"the tracking server refuses this {known} ({status}): {how}",
+                self.url,
+            )
+        if status in TRANSIENT:
+            return OSError(errno.EBUSY, f"the tracking server says {status}: {message}", self.url)
+        if not code or code == "ENDPOINT_NOT_FOUND":
+            reason = f"what answers is no MLflow server: {status} {message}"
+            return NotMLflow(errno.EPROTO, reason, self.url)
+        return Refused(status, code, message)
+
+    def _unreachable(self, error: Exception) -> OSError:
+        if isinstance(error, TimeoutError):
+            reason = f"the tracking server gives no answer in time ({_TIMEOUT} sets how long)"
+            return TimeoutError(errno.ETIMEDOUT, reason, self.url)
+        number = getattr(error, "errno", None)
+        known = number if number in {errno.ECONNREFUSED, errno.ECONNRESET} else errno.ECONNABORTED
+        return OSError(known, f"the tracking server cannot be reached: {error}", self.url)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects to another server get no login, and none from TLS to plain text is followed."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
+            raise urllib.error.HTTPError(newurl, code, "redirected to plain text", headers, fp)
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and (new.type, new.host) == (req.type, req.host):
+            for name, value in req.unredirected_hdrs.items():
+                if name == "Authorization":
+                    new.add_unredirected_header(name, value)
+        return new
+
+
+def _reason(error: Exception) -> Exception:
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, Exception) else error
+
+
+def _begin(data: bytes) -> str:
+    text = " ".join(data[:200].decode("utf-8", "replace").split())
+    return repr(text) if text else os.strerror(errno.ENODATA)

@@ -1,0 +1,88 @@
+"""Runs and models of a tracking server, by MLflow's REST API (``/api/2.0/mlflow``)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from mlartifacts.tracking.connection import Connection, NotMLflow, Refused
+from mlartifacts.tracking.source import RunPlace
+
+__all__ = ["RestSource"]
+
+_MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+_PAGE = 100
+
+
+class RestSource:
+    """A :class:`~mlartifacts.tracking.source.Source` that asks a server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, run_id: str) -> RunPlace:  # noqa: D102
+        with _missing():
+            run = self._connection.get("mlflow/runs/get", run_id=run_id)["run"]
+        info = run["info"]
+        models = run.get("outputs", {}).get("model_outputs", [])
+        return RunPlace(info["artifact_uri"], info["experiment_id"], bool(models))
+
+    def models_of(self, run_id: str, experiment_id: str) -> dict[str, str]:  # noqa: D102
+        body: dict[str, Any] = {
+            "experiment_ids": [experiment_id],
+            "filter": f"source_run_id = '{run_id}'",
+            "max_results": _PAGE,
+        }
+        found: dict[str, tuple[int, str]] = {}
+        while True:
+            try:
+                answer = self._connection.post("mlflow/logged-models/search", body)
+            except NotMLflow:
+                return {}  # a server before MLflow 3, which knows no logged models
+            for model in answer.get("models", []):
+                info = model["info"]
+                dated = (int(info.get("creation_timestamp_ms", 0)), info["artifact_uri"])
+                found[info["name"]] = max(dated, found.get(info["name"], dated))
+            if not answer.get("next_page_token"):
+                return {name: uri for name, (_, uri) in found.items()}
+            body["page_token"] = answer["next_page_token"]
+
+    def logged_model(self, model_id: str) -> str:  # noqa: D102
+        with _missing():
+            answer = self._connection.get(f"mlflow/logged-models/{quote(model_id, safe='')}")
+        return str(answer["model"]["info"]["artifact_uri"])
+
+    def by_alias(self, name: str, alias: str) -> str:  # noqa: D102
+        with _missing():
+            answer = self._connection.get("mlflow/registered-models/alias", name=name, alias=alias)
+        return str(answer["model_version"]["version"])
+
+    def latest(self, name: str, stage: str | None) -> str:  # noqa: D102
+        body: dict[str, Any] = {"name": name}
+        if stage is not None:
+            body["stages"] = [stage]
+        with _missing():
+            answer = self._connection.post("mlflow/registered-models/get-latest-versions", body)
+        versions = [int(each["version"]) for each in answer.get("model_versions", [])]
+        if not versions:
+            raise LookupError(f"there is no version of it{f' in stage {stage!r}' if stage else ''}")
+        return str(max(versions))
+
+    def version(self, name: str, version: str) -> str:  # noqa: D102
+        with _missing():
+            answer = self._connection.get(
+                "mlflow/model-versions/get-download-uri", name=name, version=version
+            )
+        return str(answer["artifact_uri"])
+
+
+@contextlib.contextmanager
+def _missing() -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        if error.code in _MISSING or error.status == 404:
+            raise LookupError(str(error)) from error
+        raise

@@ -1,0 +1,376 @@
+"""A tracking server that answers badly, late, elsewhere, or asks who we are."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlartifacts
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI, Unresolved
+from mlartifacts.tracking.connection import Connection, Patience
+from mlartifacts.tracking.login import Login
+from mlartifacts.uri import parse
+from tests.servers import certificates
+from tests.servers.process import LOOPBACK
+
+RUN = {"run": {"info": {"artifact_uri": "/artifacts/of/it", "experiment_id": "0"}, "data": {}}}
+
+
+@dataclasses.dataclass
+class Answer:
+    status: int = 200
+    body: bytes = json.dumps(RUN).encode()
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Scripted:
+    """A server that gives the answers it was told to, the last one again and again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | None] = [Answer()]
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append((self.command, self.path, dict(self.headers)))
+                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                if answer is None:  # break off
+                    self.connection.close()
+                    return
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._http = http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self.port = self._http.server_address[1]
+        self.url = f"http://{LOOPBACK}:{self.port}"
+
+    def use_tls(self, context: Any) -> None:
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.url = f"https://localhost:{self.port}"
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Scripted]:
+        thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            thread.join()
+            self._http.server_close()
+
+    @property
+    def logins(self) -> list[str | None]:
+        return [headers.get("Authorization") for _, _, headers in self.requests]
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    with Scripted().serving() as server:
+        yield server
+
+
+@pytest.fixture
+def another() -> Iterator[Scripted]:
+    with Scripted().serving() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+
+
+def resolved(server: Scripted, uri: str = "runs:/abc/x") -> str:
+    return mlartifacts.resolve(uri, tracking_uri=server.url)
+
+
+def basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
+# ---- How often it is asked ---------------------------------------------------------------
+
+
+def test_a_run_is_looked_up_once(server):
+    for name in ("x", "y/z", "x"):
+        assert resolved(server, f"runs:/abc/{name}") == f"/artifacts/of/it/{name}"
+    fs = mlartifacts.filesystem("runs", tracking_uri=server.url)
+    with pytest.raises(FileNotFoundError):
+        fs.cat_file("abc/missing")
+    asked = [path for _, path, _ in server.requests]
+    assert asked.count("/api/2.0/mlflow/runs/get?run_id=abc") == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_what_passes_is_tried_again(server, status):
+    server.answers = [Answer(status, b"later"), None, Answer(status), Answer()]
+    assert resolved(server) == "/artifacts/of/it/x"
+    assert len(server.requests) == 4
+
+
+def test_retries_end(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    server.answers = [Answer(503, b'{"error_code": "X", "message": "down for good"}')]
+    with pytest.raises(OSError, match="503: down for good") as caught:
+        resolved(server)
+    assert caught.value.filename == server.url
+    assert len(server.requests) == 3
+
+
+def test_the_server_says_how_long_to_wait(server):
+    server.answers = [Answer(429, headers={"Retry-After": "1"}), Answer()]
+    start = time.monotonic()
+    resolved(server)
+    assert time.monotonic() - start >= 1
+
+
+def test_waits_grow_and_are_bounded():
+    patience = Patience(Environment({"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "2"}))
+    for tries, longest in ((1, 2), (2, 4), (5, 32), (30, 120)):
+        assert longest / 2 <= patience.wait(tries, None) <= longest
+    assert patience.wait(1, "7") == 7
+    assert patience.wait(1, "100000") == 120
+    assert patience.wait(1, "Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert patience.wait(1, "soon") <= 2
+    assert (patience.retries, patience.timeout) == (7, 120)
+
+
+@pytest.mark.parametrize("value", ["many", "-1"])
+def test_bad_patience(value):
+    with pytest.raises(InvalidConfig, match="MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        Patience(Environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": value}))
+
+
+# ---- What it says ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        (Answer(200, b"<html>Sign in</html>"), OSError, "no MLflow server.*Sign in"),
+        (Answer(200, b"[]"), OSError, "no MLflow server"),
+        (Answer(200, b""), OSError, "no MLflow server"),
+        (Answer(404, b"<html>not found</html>"), OSError, "no MLflow server: 404"),
+        (Answer(401, b"who?"), PermissionError, "MLFLOW_TRACKING_USERNAME"),
+        (Answer(403, b"no"), PermissionError, "without a login .403."),
+        (
+            Answer(404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no abc"}'),
+            Unresolved,
+            "knows no runs:/abc .no abc.",
+        ),
+    ],
+)
+def test_errors(server, answer, kind, said):
+    server.answers = [answer]
+    with pytest.raises(kind, match=said) as caught:
+        resolved(server)
+    assert caught.value.filename
+    assert len(server.requests) == 1
+
+
+def test_server_down(refused_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
+    with pytest.raises(ConnectionRefusedError, match="tracking server cannot be reached") as caught:
+        mlartifacts.resolve("runs:/abc")
+    assert "secret" not in str(caught.value)
+
+
+def test_server_that_hangs(hanging_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with pytest.raises(TimeoutError, match="MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        mlartifacts.resolve("runs:/abc", f"http://127.0.0.1:{hanging_server.port}")
+
+
+def test_no_tracking_uri():
+    with pytest.raises(InvalidConfig, match="MLFLOW_TRACKING_URI"):
+        mlartifacts.resolve("runs:/abc")
+    with pytest.raises(InvalidConfig, match="MLFLOW_TRACKING_URI"):
+        mlartifacts.open("runs:/abc/x").open()
+
+
+def test_a_place_that_no_store_serves(server):
+    run = {"run": {"info": {"artifact_uri": "dbfs:/x", "experiment_id": "0"}}}
+    server.answers = [Answer(body=json.dumps(run).encode())]
+    fs = mlartifacts.filesystem("runs", tracking_uri=server.url)
+    with pytest.raises(InvalidURI, match="runs:/abc lies at dbfs:/x.*Schemes: "):
+        fs.cat_file("abc/x")
+
+
+def test_a_server_under_a_prefix(server):
+    assert mlartifacts.resolve("runs:/abc", f"{server.url}/mlflow/") == "/artifacts/of/it"
+    assert server.requests[0][1] == "/mlflow/api/2.0/mlflow/runs/get?run_id=abc"
+
+
+# ---- Who we are --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "userinfo", "login"),
+    [
+        ({}, "", None),
+        ({"USERNAME": "u", "PASSWORD": "p:ü"}, "", basic("u:p:ü")),
+        ({"USERNAME": "u"}, "", None),
+        ({"TOKEN": "t"}, "", "Bearer t"),
+        ({"USERNAME": "u", "PASSWORD": "p", "TOKEN": "t"}, "", basic("u:p")),
+        ({"USERNAME": "u", "TOKEN": "t"}, "", "Bearer t"),
+        ({"USERNAME": "u", "PASSWORD": "p"}, "a:b%40c@", basic("a:b@c")),
+    ],
+)
+def test_logins(server, monkeypatch, variables, userinfo, login):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    mlartifacts.resolve("runs:/abc", server.url.replace("//", f"//{userinfo}"))
+    assert server.logins == [login]
+
+
+def test_the_credentials_file(server, monkeypatch):
+    folder = Path.home() / ".mlflow"
+    folder.mkdir()
+    (folder / "credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = filed\nmlflow_tracking_password = 100%\n"
+    )
+    resolved(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")
+    resolved(server, "runs:/def")
+    assert server.logins == [basic("filed:100%"), basic("filed:other")]
+    (folder / "credentials").write_text("password = secret\n")
+    with pytest.raises(InvalidConfig, match="credentials") as caught:
+        Login.of(parse(server.url), Environment({}))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_tell_another_host_nothing(server, another, monkeypatch, status):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    server.answers = [Answer(status, headers={"Location": f"{another.url}/elsewhere"})]
+    resolved(server)
+    assert server.logins == ["Bearer t"]
+    assert another.logins == [None]
+
+
+def test_redirects_on_the_same_host_keep_the_login(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    server.answers = [Answer(302, headers={"Location": "/elsewhere"}), Answer()]
+    resolved(server)
+    assert server.logins == ["Bearer t", "Bearer t"]
+
+
+def test_no_secret_is_shown(server, monkeypatch):
+    import pickle
+
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "env-secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.replace("//", "//user:uri-secret@"))
+    fs = mlartifacts.filesystem("runs")
+    fs.exists("abc/x")
+    connection = Connection(parse(server.url), Environment())
+    shown = [repr(fs), fs.to_json(), str(pickle.dumps(fs)), repr(fs.storage_options)]
+    shown += [repr(connection._login), repr(mlartifacts.locate("runs:/abc/x"))]
+    server.answers = [Answer(401, b"no")]
+    with pytest.raises(PermissionError) as caught:
+        fs.cat_file("def/x")
+    shown.append(repr(caught.value))
+    assert not any("secret" in text for text in shown)
+
+
+# ---- TLS ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> Any:
+    return certificates.issue(tmp_path / "certificates")
+
+
+@pytest.fixture
+def tls_server(issued: Any) -> Iterator[Scripted]:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.pem)
+    server = Scripted()
+    server.use_tls(context)
+    with server.serving():
+        yield server
+
+
+def test_certificates_are_checked(tls_server, issued, monkeypatch):
+    with pytest.raises(ConnectionError, match=r"(?i)certificate"):
+        resolved(tls_server)
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(issued.ca))
+    assert resolved(tls_server) == "/artifacts/of/it/x"
+
+
+def test_certificates_are_not_checked_on_demand(tls_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    assert resolved(tls_server) == "/artifacts/of/it/x"
+
+
+def test_client_certificates(tmp_path, issued, monkeypatch):
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.pem)
+    context.load_verify_locations(issued.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = Scripted()
+    server.use_tls(context)
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(issued.ca))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with server.serving():
+        with pytest.raises(ConnectionError):
+            resolved(server)
+        monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(issued.pem))
+        assert resolved(server) == "/artifacts/of/it/x"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"INSECURE_TLS": "true", "SERVER_CERT_PATH": "/x"}, "one of the two"),
+        ({"SERVER_CERT_PATH": "/not/there"}, "SERVER_CERT_PATH.*no such file"),
+        ({"CLIENT_CERT_PATH": "/not/there"}, "CLIENT_CERT_PATH.*no such file"),
+        ({"INSECURE_TLS": "perhaps"}, "INSECURE_TLS"),
+    ],
+)
+def test_bad_tls_settings(variables, named):
+    environment = Environment({f"MLFLOW_TRACKING_{name}": v for name, v in variables.items()})
+    with pytest.raises(InvalidConfig, match=named):
+        Login.of(parse("https://h"), environment)
+
+
+def test_a_file_that_is_no_certificate(tmp_path):
+    (tmp_path / "x").write_text("nothing")
+    for name in ("SERVER_CERT_PATH", "CLIENT_CERT_PATH"):
+        environment = Environment({f"MLFLOW_TRACKING_{name}": str(tmp_path / "x")})
+        with pytest.raises(InvalidConfig, match=name):
+            Login.of(parse("https://h"), environment).context()
+
+
+def test_threads_share_one_lookup(server):
+    import concurrent.futures
+
+    fs = mlartifacts.filesystem("runs", tracking_uri=server.url)
+    act: Callable[[int], bool] = lambda n: fs.exists(f"abc/{n}")  # noqa: E731
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        assert not any(pool.map(act, range(20)))
+    asked = [path for _, path, _ in server.requests if "runs/get" in path]
+    assert len(asked) == 1
