@@ -19,6 +19,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from glob import has_magic
 from typing import Any, ClassVar
@@ -30,11 +31,11 @@ from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
-from fsspec.utils import isfilelike, other_paths, stringify_path
+from fsspec.utils import glob_translate, isfilelike, other_paths, stringify_path
 
 from mlartifacts import reading  # noqa: F401  (registers its cache with fsspec)
 from mlartifacts.environment import Environment, values
-from mlartifacts.errors import ArtifactError
+from mlartifacts.errors import ArtifactError, InvalidURI
 from mlartifacts.reading import checked
 from mlartifacts.secrets import fingerprint
 from mlartifacts.store import Store, merge
@@ -69,9 +70,11 @@ _ERRNO_OF: dict[type[OSError], int] = {
 }
 
 
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The path that an operation is about: what it is given first."""
-    path = args[0] if args else next(iter(kwargs.values()), "")
+def _about(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The path that an operation is about: what it is given first, or for an upload second."""
+    given = (*args, *kwargs.values())
+    at = 1 if name.endswith("put_file") and len(given) > 1 else 0
+    path = given[at] if given else ""
     return path[0] if isinstance(path, list) and len(path) == 1 else path
 
 
@@ -81,14 +84,14 @@ def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def call(self: ArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
-            with self._explaining(_first(args, kwargs)):
+            with self._explaining(_about(method.__name__, args, kwargs)):
                 return await method(self, *args, **kwargs)
 
     else:
 
         @functools.wraps(method)
         def call(self: ArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
-            with self._explaining(_first(args, kwargs)):
+            with self._explaining(_about(method.__name__, args, kwargs)):
                 return method(self, *args, **kwargs)
 
     call._explains = True  # type: ignore[attr-defined]
@@ -117,6 +120,86 @@ def _mirrored(method: Callable[..., Any]) -> Callable[..., Any]:
         return synced(self.loop, method, self, *args, **kwargs)
 
     return call
+
+
+def _moving(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a move onto itself do nothing, and one into itself an error.
+
+    fsspec's, and most drivers', copy and then delete: both would leave nothing.
+    """
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def call(self: Any, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> Any:
+            path1, path2, kept, inside = _moved(self, path1, path2)
+            for path in inside:
+                with self._explaining(path):
+                    await self._info(path)
+                    if _recursive(args, kwargs) or await self._isdir(path):
+                        raise _into_itself(path)
+            for path in kept:
+                await self._info(path)
+            return await method(self, path1, path2, *args, **kwargs) if path1 else None
+
+    else:
+
+        @functools.wraps(method)
+        def call(self: Any, path1: Any, path2: Any, *args: Any, **kwargs: Any) -> Any:
+            path1, path2, kept, inside = _moved(self, path1, path2)
+            for path in inside:
+                self.info(path)
+                if _recursive(args, kwargs) or self.isdir(path):
+                    raise _into_itself(path)
+            for path in kept:
+                self.info(path)
+            if isinstance(path1, list) and isinstance(self, SyncArtifactFileSystem):
+                for source, target in zip(path1, path2, strict=True):
+                    method(self, source, target, *args, **kwargs)
+                return None
+            return method(self, path1, path2, *args, **kwargs) if path1 else None
+
+    call._moves = True  # type: ignore[attr-defined]
+    return call
+
+
+def _moved(fs: Any, path1: Any, path2: Any) -> tuple[Any, Any, list[str], list[str]]:
+    """What is to be moved, what would stay where it is, and what would go into itself."""
+    single = isinstance(path1, str | os.PathLike)
+    sources = [stringify_path(path1)] if single else [stringify_path(each) for each in path1]
+    into = isinstance(path2, str | os.PathLike)
+    targets = [stringify_path(path2)] * len(sources) if into else list(path2)
+    moved, kept, inside = [], [], []
+    for source, target in zip(sources, targets, strict=True):
+        here, there = fs._strip_protocol(source), fs._strip_protocol(target)
+        above = here.rpartition("/")[0]
+        if here == there or (into and above == there):
+            kept.append(here)
+        elif into and has_magic(above) and re.fullmatch(glob_translate(above), there):
+            raise OSError(errno.EINVAL, "some of these files are there already", here)
+        else:
+            if there.startswith(f"{here}/"):
+                inside.append(here)
+            moved.append((source, target))
+    # A pattern that leaves its files where they are names none to look for.
+    kept = [path for path in kept if not has_magic(path)]
+    if single:
+        return (sources[0], targets[0], kept, inside) if moved else (None, None, kept, inside)
+    first = [source for source, _ in moved]
+    # A driver takes a list and a directory, or two lists.
+    second = [target for _, target in moved]
+    if into and isinstance(fs, SyncArtifactFileSystem):
+        second = [f"{each.rstrip('/')}/{own.rpartition('/')[2]}" for own, each in moved]
+    elif into:
+        return first, path2, kept, inside
+    return first, second, kept, inside
+
+
+def _recursive(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return bool(args[0] if args else kwargs.get("recursive", False))
+
+
+def _into_itself(path: str) -> OSError:
+    return OSError(errno.EINVAL, "a directory cannot move into itself", path)
 
 
 class _EnvironmentToken:
@@ -174,6 +257,11 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 default = getattr(AsyncFileSystem, spelling, None)
                 if method not in (None, default) and not hasattr(method, "_explains"):
                     setattr(cls, spelling, _explained(method))
+        if "store" in vars(cls):
+            for name in ("mv", "mv_file", "_mv", "_mv_file"):
+                method = getattr(cls, name, None)
+                if method is not None and not hasattr(method, "_moves"):
+                    setattr(cls, name, _moving(method))
 
     # ---- URIs ----------------------------------------------------------------------------
 
@@ -255,6 +343,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> Any:
         path = self._strip_protocol(path)
         explaining = functools.partial(self._explaining, path)
+        if "+" in mode:
+            raise ValueError(
+                f"Artifacts open as r, w, x and a, not {mode!r}: none change in place."
+            )
         if "r" in mode:
             with explaining():
                 file = super().open(path, mode, block_size, cache_options, compression, **kwargs)
@@ -347,9 +439,30 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
         found = set(expand(literal, assume_literal=True))
         return sorted(found | set(expand(patterns)) if patterns else found)
 
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        self._refuse_existing(path, mode)
+        super().pipe_file(path, value, mode=mode, **kwargs)
+
+    def put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
+    ) -> None:
+        self._refuse_existing(rpath, mode)
+        super().put_file(lpath, rpath, callback=callback, mode=mode, **kwargs)
+
+    def _refuse_existing(self, path: str, mode: str) -> None:
+        if mode == "create" and self.exists(path):
+            path = self._strip_protocol(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Delete what `path` names: a pattern is never expanded."""
-        for each in [path] if isinstance(path, str) else path:
+        path = _texts(path)
+        for each in path:
             if has_magic(each) and not self.exists(each):
                 raise _missing(each)
         super().rm(path, recursive=recursive, maxdepth=maxdepth)
@@ -490,7 +603,8 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         return sorted(found | set(await expand(patterns)) if patterns else found)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str) else path:
+        path = _texts(path)
+        for each in path:
             if has_magic(each) and not await self._exists(each):
                 raise _missing(each)
         await super()._rm(path, recursive=recursive, **kwargs)
@@ -592,6 +706,13 @@ def _missing(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
+def _texts(path: Any) -> list[str]:
+    """Paths, one or many, as texts."""
+    return [
+        stringify_path(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)
+    ]
+
+
 def _is_pattern(path: Any) -> bool:
     return isinstance(path, str) and has_magic(path)
 
@@ -606,7 +727,12 @@ def _pairs(
 
 def _local_pairs(found: list[str], source: str, target: str) -> tuple[list[str], list[str]]:
     target_is_dir = trailing_sep(target) or os.path.isdir(target)
-    return _pairs(found, source, make_path_posix(target), target_is_dir)
+    found, locals_ = _pairs(found, source, make_path_posix(target), target_is_dir)
+    root = os.path.abspath(target)
+    for name, local in zip(found, locals_, strict=True):
+        if os.path.commonpath([root, os.path.abspath(local)]) != root:
+            raise InvalidURI(f"{name!r} would land outside of {target!r}: nothing was written.")
+    return found, locals_
 
 
 def _local_sources(path: str, recursive: bool, maxdepth: int | None) -> list[str]:

@@ -36,7 +36,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(.*)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # "user:pass" without a host behind it, where "/" ended the authority inside the password.
 _UNENCODED = re.compile(r"(?!arn:)[^@:\[]*:(?!\d*$)[^@]*$")
-_CREDENTIALS = re.compile(r"(?<=://)([^/@:]*):(.*)(?=@)", re.DOTALL)
+_CREDENTIALS = re.compile(
+    r"((?:^|::)[A-Za-z0-9+.\-]+:/*[^/:]*|(?<=://)[^/:]*):(.*)(?=@)", re.DOTALL
+)
+# A user and a password where "//" should be.
+_NO_SLASHES = re.compile(r"[^/@:]+:[^@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ def parse(uri: str) -> ArtifactURI:
     if found := _CONTROL.search(uri):
         raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
     match = _SCHEME.fullmatch(uri)
+    if match is None and "://" in uri and _SCHEME.fullmatch(uri.lstrip()):
+        raise InvalidURI(f"{redact(uri)!r} begins with a space.")
     if match is None:
         return ArtifactURI("", path=uri)
     scheme, rest = match.group(1).lower().removeprefix(ALIAS), match.group(2)
@@ -163,7 +169,9 @@ def parse(uri: str) -> ArtifactURI:
         path = unquote(path)
         if found := _CONTROL.search(path):
             raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
-    if _UNENCODED.match(authority) and "@" in path:
+    if not authority and _NO_SLASHES.match(path) and scheme not in {"", "file", "local"}:
+        raise InvalidURI(f"{redact(uri)} has a login, but no '//' before it.")
+    if _UNENCODED.match(authority.rpartition("@")[2]) and "@" in path:
         raise InvalidURI(f"{redact(uri)} has a '/' in its password: percent-encode it as %2F.")
     userinfo, at, netloc = authority.rpartition("@")
     user, colon, password = userinfo.partition(":")

@@ -18,7 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
 
 # The instruction that calls an ``__exit__`` with an exception.
 _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
+# How many bytes of instructions are between that one and the wait for what it gave.
+_AWAITING = 8
 
 
 def temporary_beside(target: str) -> str:
@@ -41,7 +43,7 @@ def temporary_beside(target: str) -> str:
 
 
 @contextlib.contextmanager
-def landing(target: str) -> Iterator[str]:
+def landing(target: str, exclusive: bool = False) -> Iterator[str]:
     """Give a temporary local name, renamed to `target` at the end, removed on an exception.
 
     A link stays a link, and a file that is replaced keeps its mode. What is neither a file nor
@@ -51,6 +53,8 @@ def landing(target: str) -> Iterator[str]:
     ------
     OSError
         What the file system says of the temporary name, of `target`.
+    FileExistsError
+        `exclusive`, and the target is there.
     """
     real = os.path.realpath(target)
     if os.path.exists(real) and not os.path.isfile(real):
@@ -60,7 +64,11 @@ def landing(target: str) -> Iterator[str]:
         try:
             create_like(real, temporary)
             yield temporary
-            os.replace(temporary, real)
+            if exclusive:
+                os.link(temporary, real)  # fails where the target came to be meanwhile
+                os.unlink(temporary)
+            else:
+                os.replace(temporary, real)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -118,8 +126,12 @@ class WholeWrite(io.BufferedIOBase):
         self._explaining = explaining
         self._state = "open"
         self._failure: Exception | None = None
-        # A file opened inside an ``except`` block is not broken by that block's exception.
+        # A file opened inside an ``except`` block is not broken by that block's exception, nor
+        # by the ``with`` block that is being left.
         self._handled_at_open = sys.exc_info()[1]
+        self._leaving_at_open = _leaving() if self._handled_at_open is not None else frozenset()
+        # A fork's copy is not the parent's write.
+        self._process = os.getpid()
 
     def write(self, data: Any) -> int:
         """Write bytes; into an abandoned file they vanish (a layer above may flush late)."""
@@ -147,7 +159,8 @@ class WholeWrite(io.BufferedIOBase):
         """
         if self._state != "open":
             return
-        if _exiting_with_an_exception(self._handled_at_open):
+        error = sys.exc_info()[1]
+        if error not in (None, self._handled_at_open) and _leaving() - self._leaving_at_open:
             self.abandon()
         elif self._failure is not None:
             self.abandon()
@@ -167,6 +180,8 @@ class WholeWrite(io.BufferedIOBase):
         if self._state != "open":
             return
         self._state = "abandoned"
+        if self._process != os.getpid():
+            return
         try:
             self._abandon()
         except Exception as error:
@@ -248,7 +263,7 @@ class WholeWrite(io.BufferedIOBase):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "closed") == "open":
+        if getattr(self, "_state", "closed") == "open" and self._process == os.getpid():
             warnings.warn(f"unclosed file {self!r}: not written", ResourceWarning, stacklevel=2)
             self.abandon()
 
@@ -281,20 +296,20 @@ class WholeText(io.TextIOWrapper):
         super().__exit__(kind, error, traceback)
 
 
-def _exiting_with_an_exception(known: BaseException | None) -> bool:
-    """Whether a ``with`` block left by an exception is what is closing a file right now.
+def _leaving() -> frozenset[int]:
+    """The frames on the stack that are leaving a ``with`` block by an exception right now.
 
     fsspec's ``OpenFile``, pandas' handles, pyarrow's streams and ``ExitStack`` close the files
     that they hold without saying why. A frame on the stack is calling their ``__exit__`` with
-    the exception, though. A ``close()`` in an ``except`` block is no such case: it commits.
+    the exception, though, or awaiting their ``__aexit__``, a few instructions further. A
+    ``close()`` in an ``except`` block is no such case: it commits.
     """
-    error = sys.exc_info()[1]
-    if error is None or error is known:
-        return False
-    frame = sys._getframe(1)
+    found = []
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code.co_code
-        if frame.f_lasti >= 0 and code[frame.f_lasti] == _LEAVING_WITH:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
+        if frame.f_lasti >= 0:
+            code = frame.f_code.co_code
+            if _LEAVING_WITH in code[max(frame.f_lasti - _AWAITING, 0) : frame.f_lasti + 1 : 2]:
+                found.append(id(frame))
+        frame = frame.f_back
+    return frozenset(found)

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+import mlartifacts
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.uri import ArtifactURI, parse, redact
 
@@ -137,3 +138,20 @@ def test_a_slash_in_a_password_is_named_without_the_password(text):
         parse(text)
     assert "hun" not in str(caught.value)
     assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp:user:secret@host/x",
+        "sftp:user:secret@host/x",
+        "s3:user:secret@host/x",
+        "simplecache::ftp:user:secret@host/x",
+        "ftp://user@mail:secret/b@host/x",
+        " ftp://user:secret@host/x",
+    ],
+)
+def test_a_password_in_the_wrong_place_is_not_shown(uri):
+    with pytest.raises(InvalidURI) as caught:
+        mlartifacts.url_to_fs(uri)
+    assert "secret" not in str(caught.value)

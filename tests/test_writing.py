@@ -108,6 +108,68 @@ def test_an_exit_stack_keeps_the_old(shelf):
     assert shelf.content == OLD
 
 
+def test_asynchronous_contexts_keep_the_old(shelf):
+    import asyncio
+
+    @contextlib.asynccontextmanager
+    async def artifact():
+        file = shelf.open()
+        try:
+            yield file
+        finally:
+            file.close()
+
+    async def by_generator():
+        async with artifact() as file:
+            file.write(b"half")
+            await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    async def by_stack():
+        async with contextlib.AsyncExitStack() as stack:
+            file = shelf.open()
+            stack.callback(file.close)
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    for broken in (by_generator, by_stack):
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(broken())
+        assert shelf.content == OLD
+
+
+def test_a_file_opened_while_a_block_is_left_publishes(shelf):
+    class Reporter:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, error, traceback):
+            file = shelf.open()
+            file.write(b"report")
+            try:
+                {}["missing"]
+            except KeyError:
+                file.close()
+
+    with pytest.raises(ZeroDivisionError), Reporter():
+        raise ZeroDivisionError
+    assert shelf.content == b"report"
+
+
+def test_a_forked_child_leaves_its_parents_write_alone(shelf):
+    import os
+
+    file = shelf.open()
+    file.write(b"new")
+    child = os.fork()
+    if child == 0:
+        file.abandon()
+        os._exit(len(shelf.ended))
+    assert os.waitpid(child, 0)[1] == 0
+    file.close()
+    assert shelf.content == b"new"
+
+
 def test_close_in_an_except_block_publishes(shelf):
     file = shelf.open()
     try:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, UnknownScheme
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.tracking.resolver import Resolver, resolver_for
+from mlartifacts.writing import WholeWrite
 
 __all__ = ["DelegatingFileSystem", "Place"]
 
@@ -95,6 +97,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
 
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
         self._uris = options.pop("tracking_uri", None), options.pop("registry_uri", None)
+        self._opening = threading.Lock()
         self._of_store = {n: v for n, v in options.items() if n not in _OF_FSSPEC}
         return options
 
@@ -127,7 +130,8 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         if uri.startswith(("mlflow-artifacts:", "mlflowartifacts:")) and self._uris[0]:
             options.setdefault("tracking_uri", self._uris[0])
         try:
-            fs, base = url_to_fs(uri, **options)
+            with self._opening:  # two threads would make two filesystems
+                fs, base = url_to_fs(uri, **options)
         except UnknownScheme as error:
             raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}. {error}") from error
         return Place(fs, base, logical, rest)
@@ -276,9 +280,9 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
             self._refuse_directory(place, path)
             with place.explaining():
                 if not self._intrans:
-                    return place.fs.open(place.path, mode, *args, **kwargs)
+                    return _renamed(place.fs.open(place.path, mode, *args, **kwargs), place)
                 kwargs["autocommit"] = False
-                file = place.fs.open(place.path, mode, *args, **kwargs)
+                file = _renamed(place.fs.open(place.path, mode, *args, **kwargs), place)
             # It is our transaction that ends, not the store's.
             place.fs.transaction.files.remove(file)
             self.transaction.files.append(file)
@@ -289,7 +293,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
                 self._refuse_directory(place, path)
                 try:
                     with place.explaining():
-                        return place.fs.open(place.path, mode, *args, **kwargs)
+                        return _renamed(place.fs.open(place.path, mode, *args, **kwargs), place)
                 except FileNotFoundError as error:
                     missing = missing or error
         raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -358,6 +362,29 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         for each in [path] if isinstance(path, str) else list(path):
             each = self._strip_protocol(each)
             await self._first(each, "rm", recursive=recursive, **kwargs)
+
+
+def _renamed(file: Any, place: Place) -> Any:
+    """Name the logical path in the errors of an open file, too."""
+    if isinstance(writer := getattr(file, "buffer", file), WholeWrite):
+        own = writer._explaining
+
+        @contextlib.contextmanager
+        def explaining() -> Iterator[None]:
+            with place.explaining(), own():
+                yield
+
+        writer._explaining = explaining
+    cache = getattr(file, "cache", None)
+    fetch = getattr(cache, "fetcher", None)
+    if cache is not None and fetch is not None:
+
+        def fetch_renamed(start: int, end: int) -> Any:
+            with place.explaining():
+                return fetch(start, end)
+
+        cache.fetcher = fetch_renamed
+    return file
 
 
 async def _on(place: Place, operation: str, *args: Any, before: bool = False, **kwargs: Any) -> Any:

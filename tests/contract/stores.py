@@ -196,6 +196,27 @@ class Local(Folder):
         return super().uri(urllib.parse.quote(name))
 
 
+REPLACED = "test_a_file_that_is_replaced_while_it_is_read"
+
+
+class Versionless(Harbour):
+    """A store that does not say which version of a file it reads."""
+
+    def test_a_file_that_is_replaced_while_it_is_read(self, fs: Any, root: str) -> None:
+        old, new = b"o" * 3_000_000, b"n" * 3_000_000
+        self.seed({"file": old})
+        with fs.open(f"{root}/file") as file:
+            assert file.read(1000) == old[:1000]
+            fs.pipe_file(f"{root}/file", new)
+            file.seek(2_500_000)
+            assert file.read(1000) in {old[:1000], new[:1000]}
+            fs.pipe_file(f"{root}/file", new[:-1])
+            file.seek(2_999_000)
+            with contextlib.suppress(OSError):  # where it reads on, or sees that it is shorter
+                assert file.read(1000) in {old[:1000], new[:1000]}
+        assert fs.cat_file(f"{root}/file") == new[:-1]
+
+
 class Bucket(Harbour):
     """A store of keys and values: directories are how its keys are shown."""
 
@@ -338,8 +359,13 @@ class AzureAz(Azure):
         return f"az://{self.server.new_container()}"
 
 
-class Gcs(Bucket):
+class Gcs(Versionless, Bucket):
     """Google Cloud Storage on an emulator, which verifies no credentials."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **Bucket.exceptions,
+        REPLACED: "this emulator gives the present generation, whichever is asked for",
+    }
 
     name = "gcs"
     fixture = "gcs_emulator"
@@ -494,8 +520,13 @@ class SftpPassword(InUri, Folder):
         return Place(f"{self._with_password('wrong')}/file")
 
 
-class Ftp(InUri, Folder):
+_VERSIONLESS = {REPLACED: "FTP says nothing of a file's version while it sends it"}
+
+
+class Ftp(Versionless, InUri, Folder):
     """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {**InUri.exceptions, **_VERSIONLESS}
 
     name = "ftp"
     fixture = "pyftpd"
@@ -529,7 +560,7 @@ class FtpAnonymous(Ftp):
     sibling = True
     fixture = "vsftpd"
     secrets = ()  # type: ignore[assignment]
-    exceptions = Localhost.exceptions
+    exceptions: ClassVar[Mapping[str, str]] = {**Localhost.exceptions, **_VERSIONLESS}
 
     def elsewhere(self, host: str, port: int) -> Place:
         return Place(f"ftp://{host}:{port}/file")

@@ -206,3 +206,23 @@ def test_get_that_fails_leaves_nothing(fs: Any, root: str, tmp_path: Any) -> Non
     assert old.read_bytes() == b"old"
     assert not (tmp_path / "new").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".mlartifacts")]
+
+
+@pytest.mark.writes
+def test_a_file_that_is_replaced_while_it_is_read(harbour: Harbour, fs: Any, root: str) -> None:
+    """The old bytes or an error, never some of each."""
+    old, new = b"o" * 3_000_000, b"n" * 3_000_000
+    harbour.seed({"file": old})
+    with fs.open(f"{root}/file") as file:
+        assert file.read(1000) == old[:1000]
+        fs.pipe_file(f"{root}/file", new)
+        file.seek(2_500_000)
+        try:
+            data = file.read(1000)
+        except OSError as error:
+            refused = error.filename
+        else:
+            refused = None
+            assert data == old[:1000]
+        assert refused in {None, f"{root}/file"}
+    assert fs.cat_file(f"{root}/file") == new

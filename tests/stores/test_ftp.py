@@ -31,7 +31,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.ftp import STORE
 from mlartifacts.stores.ftp import connections as connections_module
-from mlartifacts.stores.ftp.connections import Connection, ConnectionPool, Download
+from mlartifacts.stores.ftp.connections import Connection, ConnectionPool, Download, Upload
 from mlartifacts.stores.ftp.filesystem import FTPArtifactFileSystem
 from mlartifacts.stores.ftp.listings import Entry, UnknownLine, parse_facts, parse_line
 from mlartifacts.uri import parse
@@ -469,6 +469,28 @@ def test_a_failed_write_leaves_what_was(
     assert fs.ls(root, detail=False) == ([path] if existing else [])
     if existing:
         assert fs.cat(path) == b"old"
+
+
+def test_an_append_that_breaks_off_leaves_what_was(
+    place: tuple[FTPArtifactFileSystem, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, root = place
+    fs.pipe(f"{root}/f", b"old" * 1000)
+    write, pieces = Upload.write, []
+
+    def breaking(upload: Upload, data: Any) -> None:
+        pieces.append(len(data))
+        if len(pieces) == 5:
+            raise ConnectionResetError(errno.ECONNRESET, "broken off")
+        write(upload, data)
+
+    with pytest.raises(ConnectionResetError), fs.open(f"{root}/f", "ab") as file:
+        file.write(b"n" * 2**21)
+        monkeypatch.setattr(Upload, "write", breaking)
+    monkeypatch.undo()
+    assert len(pieces) == 5
+    assert fs.cat(f"{root}/f") == b"old" * 1000
+    assert fs.ls(root, detail=False) == [f"{root}/f"]
 
 
 def test_an_unfinished_write_is_not_published(place: tuple[FTPArtifactFileSystem, str]) -> None:

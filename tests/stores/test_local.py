@@ -166,6 +166,19 @@ def test_errors_name_the_file_that_was_asked_for(fs, tmp_path, mode):
     assert sorted(os.listdir(tmp_path)) == ["file", "home"]
 
 
+def test_no_file_is_changed_in_place(fs, tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(ValueError, match="in place"):
+        fs.open(str(tmp_path / "file"), "r+b")
+
+
+def test_the_other_name_of_the_scheme(tmp_path):
+    url = mlartifacts.to_url(f"local:{tmp_path}/file")
+    with fsspec.open(url, "wb") as file:
+        file.write(b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
 def test_exclusive(fs, tmp_path):
     path = str(tmp_path / "x")
     with fs.open(path, "xb") as file:

@@ -156,6 +156,8 @@ def test_bad_uris(uri, named):
             {"MLFLOW_S3_UPLOAD_EXTRA_ARGS": '{"Encryption": 1}'},
             "'Encryption'.*ServerSideEncryption",
         ),
+        ({"MLFLOW_S3_UPLOAD_EXTRA_ARGS": '{"Metadata": {"a": 1}}'}, "'Metadata' of a type"),
+        ({"MLFLOW_S3_UPLOAD_EXTRA_ARGS": '{"ACL": 5}'}, "'ACL' of a type"),
         ({"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "dns"}, "auto, path or virtual"),
         ({"MLFLOW_S3_ENDPOINT_URL": "s3://bucket/key"}, "MLFLOW_S3_ENDPOINT_URL.*unset"),
         ({"MLFLOW_S3_ENDPOINT_URL": "https://b.s3.us-east-1.amazonaws.com/k"}, "second time"),
@@ -755,3 +757,14 @@ def test_a_closed_file_lets_go_of_its_answer(fs, bucket):
     while fs.waiting and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not fs.waiting
+
+
+def test_nothing_is_got_outside_of_its_target(moto_server, fs, bucket, tmp_path):
+    """A key is only a name, also where it has steps of dots."""
+    for folder in ("tree", "tree[1]"):
+        for name in (f"{folder}/good", f"{folder}/../../evil"):
+            moto_server.request("PUT", f"/{bucket}/{name}", b"x")
+        target = tmp_path / "x" / "y" / folder
+        with pytest.raises(ValueError, match="outside"):
+            fs.get(f"{bucket}/{folder}", str(target), recursive=True)
+        assert not list(tmp_path.rglob("evil"))

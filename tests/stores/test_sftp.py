@@ -923,6 +923,13 @@ def test_move(located: tuple[Any, str]) -> None:
     assert fs.exists(f"{root}/moved/d/b")
 
 
+def test_a_tree_with_backslashes_is_deleted(located: tuple[Any, str]) -> None:
+    fs, root = located
+    fs.pipe({f"{root}/t/a\\b": b"1", f"{root}/t/c\\/d": b"2"})
+    fs.rm(f"{root}/t", recursive=True)
+    assert os.listdir(root) == []
+
+
 def test_directories(located: tuple[Any, str]) -> None:
     fs, root = located
     fs.mkdir(f"{root}/a/b")

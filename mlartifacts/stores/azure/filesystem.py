@@ -100,6 +100,24 @@ class _File(AzureBlobFile):  # type: ignore[misc]
         # The driver would also make it the calling thread's loop.
         return self.fs.loop
 
+    async def _async_fetch_range(self, start: int, end: int, **kwargs: Any) -> bytes:
+        """Bytes of the blob that was opened, and of none that has taken its place."""
+        etag = self.details.get("etag")
+        same = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        async with self.container_client as container:
+            stream = await container.download_blob(
+                blob=self.blob,
+                offset=start,
+                length=end - start,
+                version_id=self.version_id,
+                max_concurrency=self.fs.max_concurrency or 1,
+                **same,
+            )
+            data: bytes = await stream.readall()
+            return data
+
+    _fetch_range = sync_wrapper(_async_fetch_range)
+
     async def _async_initiate_upload(self, **kwargs: Any) -> None:
         self._block_list: list[str] = []
 

@@ -167,8 +167,9 @@ class FTPReadFile(AbstractBufferedFile):  # type: ignore[misc]
 class FTPWriteFile:
     """A file open for writing: a temporary sibling until it is committed.
 
-    Appended bytes are kept back on this side instead (in memory, and on disk if they are
-    many), and sent when the file is closed: what the server was given of a file it keeps.
+    Appended bytes are kept back on this side (in memory, and on disk if they are many). When the
+    file is closed, its old bytes and they are written together: what the server was given of a
+    file it keeps, so that an append that breaks off could not be taken back.
 
     Parameters
     ----------
@@ -192,6 +193,7 @@ class FTPWriteFile:
         self.closed = False
         self._process = os.getpid()
         self._position = position
+        self._extends = position > 0
         self._temporary = temporary_beside(path)
         self._collected = bytearray()
         self._upload: Upload | None = None
@@ -241,9 +243,8 @@ class FTPWriteFile:
         """Make this the file's content."""
         if self._appended is not None:
             self._append()
-        else:
-            self.fs.land(self._temporary, self.path, exclusive="x" in self.mode)
-            self._landing = False
+        self.fs.land(self._temporary, self.path, exclusive="x" in self.mode)
+        self._landing = False
 
     def discard(self) -> None:
         """Drop what was written."""
@@ -269,8 +270,10 @@ class FTPWriteFile:
         assert self._appended is not None
         with self._appended as source:
             source.seek(0)
-            upload = self.fs.begin_upload("APPE", self.path, self.path)
+            upload = self._begun()
             try:
+                if self._extends:
+                    self.fs.download(self.path, upload.write)
                 while chunk := source.read(_COLLECTED):
                     upload.write(chunk)
                 upload.finish()

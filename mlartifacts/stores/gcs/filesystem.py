@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -185,7 +186,18 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         file = super()._open(path, mode=mode, **kwargs)
         if file.details["type"] == "directory":
             raise _is_a_directory(path)
+        if (generation := file.details.get("generation")) is not None:
+            # The object that was opened, and none that has taken its place.
+            file.cache.fetcher = functools.partial(self._same, path, generation)
         return file
+
+    def _same(self, path: str, generation: str, start: int, end: int) -> bytes:
+        try:
+            data: bytes = self.cat_file(path, start=start, end=end, generation=generation)
+        except FileNotFoundError as error:
+            reason = "the object changed while it was read"
+            raise OSError(errno.ESTALE, reason, path) from error
+        return data
 
     # ---- Writing -------------------------------------------------------------------------
 

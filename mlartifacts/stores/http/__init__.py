@@ -21,6 +21,9 @@ _S3 = re.compile(
 )
 
 
+_TIMEOUT = 60  # seconds; without one a silent server is waited for without end
+
+
 def path(uri: ArtifactURI) -> str:
     """The URL itself, without user and password.
 
@@ -47,8 +50,8 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
         derived["username"] = uri.username
         derived["password"] = uri.secret() or ""
     timeout = environment.transfer_timeout()
-    if timeout is not None and timeout != -1:
-        derived["timeout"] = timeout
+    if timeout != -1:
+        derived["timeout"] = timeout or _TIMEOUT
     return derived
 
 

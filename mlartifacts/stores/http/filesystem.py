@@ -252,6 +252,7 @@ class _File(HTTPFile):  # type: ignore[misc]
         self, fs: HTTPArtifactFileSystem, path: str, info: dict[str, Any], **options: Any
     ) -> None:
         self._everything: Any = None
+        self._etag = info.get("ETag")
         self.fs, self.url, self.loop, self.kwargs = fs, path, fs.loop, options
         options.pop("autocommit", None)
         size = options.pop("size", None) or info["size"]
@@ -272,6 +273,9 @@ class _File(HTTPFile):  # type: ignore[misc]
         headers = {**_UNPACKED, **given.pop("headers", {}), **headers}
         url = self.fs.encode_url(self.url)
         async with self.session.get(url, headers=headers, **given) as response:
+            etag, before = response.headers.get("ETag"), self._etag
+            if response.ok and before is not None and etag is not None and etag != before:
+                raise OSError(errno.ESTALE, "the file changed while it was read", self.url)
             if response.status == 206:
                 data: bytes = await response.read()
                 return data

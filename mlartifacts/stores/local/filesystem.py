@@ -31,7 +31,7 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             return [cls._strip_protocol(each) for each in path]
         path = stringify_path(path)
         # With one slash or three: fsspec hands every text without "://" to this class.
-        if path.startswith(("file:", "local:", f"{ALIAS}file:")):
+        if path.startswith(("file:", "local:", f"{ALIAS}file:", f"{ALIAS}local:")):
             path = STORE.path(parse(path))
         return cls._clean(path)
 
@@ -88,19 +88,30 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             except FileExistsError as error:  # a step of the path is a file
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
 
-    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+    def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)
             return
+        if mode == "create" and os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         self._make_room(target)
-        with landing(target) as temporary:
+        with landing(target, exclusive=mode == "create") as temporary:
             shutil.copyfile(source, temporary)
 
     def put_file(
-        self, lpath: str, rpath: str, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
     ) -> None:
-        self.cp_file(lpath, rpath)
+        self.cp_file(lpath, rpath, mode=mode)
+
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        with self.open(path, "xb" if mode == "create" else "wb") as file:
+            file.write(value)
 
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any

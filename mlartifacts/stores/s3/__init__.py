@@ -180,9 +180,19 @@ def _upload_arguments(environment: Environment) -> dict[str, object]:
             f"{_EXTRA_ARGS} has {', '.join(map(repr, unknown))}, which S3 uploads do not know."
             f" They know {', '.join(sorted(UPLOAD_ARGUMENTS))}."
         )
+    for name, value in arguments.items():
+        if not _fits(name, value):
+            raise InvalidConfig(f"{_EXTRA_ARGS} has {name!r} of a type that S3 does not take.")
     if owner := environment.text(_OWNER):
         arguments.setdefault("ExpectedBucketOwner", owner)
     return arguments
+
+
+def _fits(name: str, value: object) -> bool:
+    if name == "Metadata":
+        return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    kinds = {"BucketKeyEnabled": bool, "MpuObjectSize": int}
+    return isinstance(value, kinds.get(name, str))
 
 
 STORE = Store(

@@ -64,6 +64,8 @@ _SAID = {
     )
 }
 
+_REMOVED_AT_ONCE = 64
+
 _OF_FSSPEC = frozenset(
     "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
     " max_paths".split()
@@ -475,7 +477,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             if attributes.permissions is None or not stat.S_ISDIR(attributes.permissions):
                 await self._run(lambda channel: channel.remove(path), done=_MISSING)
             elif recursive:
-                await self._run(lambda channel: channel.rmtree(path), done=_MISSING)
+                await self._run(lambda channel: _rmtree(channel, path), done=_MISSING)
             else:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
@@ -506,6 +508,21 @@ async def _replace(channel: Any, source: str, target: str) -> None:
     except _REFUSED:
         await channel.remove(target)
         await channel.rename(source, target)
+
+
+async def _rmtree(channel: Any, path: str) -> None:
+    """Delete a directory and all that it holds; asyncssh's own refuses backslashes in names."""
+    removals = []
+    for entry in await channel.readdir(path):
+        if entry.filename in {"", ".", ".."}:
+            continue
+        below = posixpath.join(path, entry.filename)
+        mode = entry.attrs.permissions
+        if mode is None:
+            mode = (await channel.lstat(below)).permissions or 0
+        removals.append(_rmtree(channel, below) if stat.S_ISDIR(mode) else channel.remove(below))
+    await _run_coros_in_chunks(removals, batch_size=_REMOVED_AT_ONCE, nofiles=True)
+    await channel.rmdir(path)
 
 
 async def _copy(channel: Any, source: str, target: str) -> None:
