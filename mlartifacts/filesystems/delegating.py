@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +96,6 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
 
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
         self._uris = options.pop("tracking_uri", None), options.pop("registry_uri", None)
-        self._opening = threading.Lock()
         self._of_store = {n: v for n, v in options.items() if n not in _OF_FSSPEC}
         return options
 
@@ -108,7 +106,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
 
     # ---- Places --------------------------------------------------------------------------
 
-    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+    def uris(self, path: str, hopeful: bool = False) -> list[tuple[str, str, str]]:
         """Where a path may lie, the likeliest first; asks the tracking store where it must.
 
         Parameters
@@ -116,8 +114,17 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         path : str
         hopeful : bool
             It was not where it was looked for.
+
+        Returns
+        -------
+        list of (str, str, str)
+            The URI of a directory, its logical path, and the path below both.
         """
         raise NotImplementedError
+
+    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+        """The places of :meth:`uris`."""
+        return [self._at(*each) for each in self.uris(path, hopeful)]
 
     def mounted(self, path: str) -> list[str]:
         """Names of directories in `path` that lie elsewhere than it."""
@@ -130,15 +137,14 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         if uri.startswith(("mlflow-artifacts:", "mlflowartifacts:")) and self._uris[0]:
             options.setdefault("tracking_uri", self._uris[0])
         try:
-            with self._opening:  # two threads would make two filesystems
-                fs, base = url_to_fs(uri, **options)
+            fs, base = url_to_fs(uri, **options)
         except UnknownScheme as error:
             raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}. {error}") from error
         return Place(fs, base, logical, rest)
 
     async def _places(self, path: str, hopeful: bool = False) -> list[Place]:
-        # On a thread, as it may have to ask.
-        return await asyncio.to_thread(self.places, path, hopeful)
+        # Asked on a thread; but fsspec keeps asynchronous filesystems apart by thread.
+        return [self._at(*each) for each in await asyncio.to_thread(self.uris, path, hopeful)]
 
     async def _first(self, path: str, operation: str, *args: Any, **kwargs: Any) -> Any:
         """An operation at the first place of `path` that has it."""

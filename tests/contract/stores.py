@@ -824,6 +824,7 @@ class RunsLocal(_Logical, Local):
     exceptions: ClassVar[Mapping[str, str]] = {**Local.exceptions, **_Logical.exceptions}
 
     name = "runs-local"
+    sibling = True
     fixture = "tracked_locally"
     scheme = "runs"
     remote = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, NoReturn
 
-from mlartifacts.filesystems.delegating import DelegatingFileSystem, Place
+from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.filesystems.models import STORE
 from mlartifacts.tracking.logical import split_model
 
@@ -17,9 +17,9 @@ class ModelsFileSystem(DelegatingFileSystem):
 
     store = STORE
 
-    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+    def uris(self, path: str, hopeful: bool = False) -> list[tuple[str, str, str]]:
         model, rest = split_model(path)
-        return [self._at(self.resolver.model(model), str(model), rest)]
+        return [(self.resolver.model(model), str(model), rest)]
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlartifacts.filesystems.delegating import DelegatingFileSystem, Place
+from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.filesystems.runs import STORE
 from mlartifacts.tracking.logical import split_run
 
@@ -18,15 +18,13 @@ class RunsFileSystem(DelegatingFileSystem):
 
     store = STORE
 
-    def places(self, path: str, hopeful: bool = False) -> list[Place]:
+    def uris(self, path: str, hopeful: bool = False) -> list[tuple[str, str, str]]:
         run, rest = split_run(path)
         resolver = self.resolver
-        own = self._at(resolver.run(run).artifact_uri, str(run), rest)
+        own = resolver.run(run).artifact_uri, str(run), rest
         name, _, inside = rest.partition("/")
         uri = resolver.models_of(run, hopeful).get(name) if name else None
-        if uri is None:
-            return [own]
-        return [self._at(uri, f"{run}/{name}", inside), own]
+        return [own] if uri is None else [(uri, f"{run}/{name}", inside), own]
 
     def mounted(self, path: str) -> list[str]:
         run, rest = split_run(path)
