@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.conftest import fs, harbour, located, registered, root
+from tests.contract.conftest import (
+    fs,
+    harbour,
+    located,
+    registered,
+    root,
+    tracked_locally,
+    tracked_on_s3,
+)
 from tests.contract.stores import HARBOURS
 
-__all__ = ["fs", "harbour", "located", "registered", "root", "stores"]
+__all__ = [
+    "fs",
+    "harbour",
+    "located",
+    "registered",
+    "root",
+    "stores",
+    "tracked_locally",
+    "tracked_on_s3",
+]
 
 
 def stores(*names: str):
