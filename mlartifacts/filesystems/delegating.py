@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,15 +146,23 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         # Asked on a thread; but fsspec keeps asynchronous filesystems apart by thread.
         return [self._at(*each) for each in await asyncio.to_thread(self.uris, path, hopeful)]
 
+    async def _candidates(self, path: str) -> AsyncIterator[Place]:
+        """Each place where a path may be, once; at last those that had to be asked for anew."""
+        tried: list[Place] = []
+        for hopeful in (False, True):
+            for place in await self._places(path, hopeful):
+                if place not in tried:
+                    tried.append(place)
+                    yield place
+
     async def _first(self, path: str, operation: str, *args: Any, **kwargs: Any) -> Any:
         """An operation at the first place of `path` that has it."""
         missing: FileNotFoundError | None = None
-        for hopeful in (False, True):
-            for place in await self._places(path, hopeful):
-                try:
-                    return await _on(place, operation, *args, **kwargs)
-                except FileNotFoundError as error:
-                    missing = missing or error
+        async for place in self._candidates(path):
+            try:
+                return await _on(place, operation, *args, **kwargs)
+            except FileNotFoundError as error:
+                missing = missing or error
         raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     async def _target(self, path: str) -> Place:
@@ -166,14 +174,13 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
         missing: FileNotFoundError | None = None
-        for hopeful in (False, True):
-            for place in await self._places(path, hopeful):
-                if not place.rest:  # it is there, whether or not it has artifacts
-                    return {"name": path, "size": 0, "type": "directory"}
-                try:
-                    return place.entry(await _on(place, "info", **kwargs))
-                except FileNotFoundError as error:
-                    missing = missing or error
+        async for place in self._candidates(path):
+            if not place.rest:  # it is there, whether or not it has artifacts
+                return {"name": path, "size": 0, "type": "directory"}
+            try:
+                return place.entry(await _on(place, "info", **kwargs))
+            except FileNotFoundError as error:
+                missing = missing or error
         raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
@@ -294,8 +301,12 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
             self.transaction.files.append(file)
             return file
         missing: FileNotFoundError | None = None
+        tried: list[Place] = []
         for hopeful in (False, True):
             for place in self.places(path, hopeful):
+                if place in tried:
+                    continue
+                tried.append(place)
                 self._refuse_directory(place, path)
                 try:
                     with place.explaining():
