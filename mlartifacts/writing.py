@@ -25,6 +25,7 @@ __all__ = [
     "WholeText",
     "WholeWrite",
     "create_like",
+    "give_name",
     "landing",
     "naming",
     "temporary_beside",
@@ -64,11 +65,7 @@ def landing(target: str, exclusive: bool = False) -> Iterator[str]:
         try:
             create_like(real, temporary)
             yield temporary
-            if exclusive:
-                os.link(temporary, real)  # fails where the target came to be meanwhile
-                os.unlink(temporary)
-            else:
-                os.replace(temporary, real)
+            give_name(temporary, real, exclusive)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -84,6 +81,15 @@ def naming(temporary: str, target: str) -> Iterator[str]:
         if error.filename != temporary:
             raise
         raise OSError(error.errno, error.strerror, target) from error
+
+
+def give_name(temporary: str, target: str, exclusive: bool) -> None:
+    """Rename a complete local file; `exclusive` fails where the target came to be meanwhile."""
+    if exclusive:
+        os.link(temporary, target)
+        os.unlink(temporary)
+    else:
+        os.replace(temporary, target)
 
 
 def create_like(target: str, temporary: str) -> None:

@@ -15,7 +15,14 @@ from fsspec.utils import isfilelike, stringify_path
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.local import STORE
 from mlartifacts.uri import ALIAS, parse
-from mlartifacts.writing import WholeWrite, create_like, landing, naming, temporary_beside
+from mlartifacts.writing import (
+    WholeWrite,
+    create_like,
+    give_name,
+    landing,
+    naming,
+    temporary_beside,
+)
 
 __all__ = ["LocalArtifactFileSystem"]
 
@@ -151,11 +158,7 @@ class _LocalWrite(WholeWrite):
 def _land(file: IO[bytes], temporary: str, target: str, path: str, exclusive: bool) -> None:
     file.close()
     with naming(temporary, path):
-        if exclusive:
-            os.link(temporary, target)  # fails where the target came to be meanwhile
-            os.unlink(temporary)
-        else:
-            os.replace(temporary, target)
+        give_name(temporary, target, exclusive)
 
 
 def _drop(file: IO[bytes], temporary: str) -> None:
