@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI
-from mlartifacts.registry import schemes, store_of
+from mlartifacts.registry import schemes, store_for, store_of
 from mlartifacts.uri import ALIAS, parse
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def locate(uri: str | os.PathLike[str], **options: Any) -> Location:
         A variable that its store reads has a value that cannot be used.
     """
     parsed = parse(os.fspath(uri))
-    return store_of(parsed.scheme).locate(parsed, Environment(), options)
+    return store_for(parsed).locate(parsed, Environment(), options)
 
 
 def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFileSystem, str]:
@@ -73,7 +73,7 @@ def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFile
     if "::" in text and _is_link(text.partition("::")[0]):
         return _chain(text, options)
     parsed = parse(text)
-    store = store_of(parsed.scheme)
+    store = store_for(parsed)
     path = store.path(parsed)
     root = store.root(parsed)
     if root is not None:
@@ -238,12 +238,12 @@ def resolve(
     text = os.fspath(uri)
     parsed = parse(text)
     if parsed.scheme not in {"runs", "models"}:
-        store_of(parsed.scheme)
+        store_for(parsed)
         return text
     from mlartifacts.tracking.logical import Run, split_model, split_run
     from mlartifacts.tracking.resolver import below, resolver_for
 
-    store = store_of(parsed.scheme)
+    store = store_for(parsed)
     split = split_run if parsed.scheme == "runs" else split_model
     what, rest = split(store.path(parsed))
     named = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
@@ -281,7 +281,8 @@ def to_url(uri: str | os.PathLike[str]) -> str:
 
     text = os.fspath(uri)
     parsed = parse(text)
-    path = store_of(parsed.scheme).path(parsed)
+    store = store_for(parsed)
+    path = store.path(parsed)
     scheme = parsed.scheme or "file"
     if scheme in {"file", "local"}:
         rest = path.replace("%", "%25")  # file: URIs are percent-decoded
@@ -290,7 +291,9 @@ def to_url(uri: str | os.PathLike[str]) -> str:
     else:
         rest = path
     alias = ALIAS + scheme
-    return f"{alias if alias in known_implementations else scheme}://{rest}"
+    # An alias may be of another store: mlartifacts+https is of MLflow's proxy alone.
+    ours = known_implementations.get(alias, {}).get("class") == store.filesystem.replace(":", ".")
+    return f"{alias if ours else scheme}://{rest}"
 
 
 def _is_link(text: str) -> bool:

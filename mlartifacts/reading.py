@@ -48,6 +48,10 @@ class ProportionalCache(BaseCache):  # type: ignore[misc]
         self.cache = b""
         self._ahead = 0
 
+    def begin(self, data: bytes) -> None:
+        """Take the file's first bytes, which came before they were asked for."""
+        self.start, self.end, self.cache = 0, len(data), data
+
     def _fetch(self, start: int | None, end: int | None) -> bytes:
         start = 0 if start is None else start
         end = self.size if end is None else min(end, self.size)

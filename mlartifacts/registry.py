@@ -8,11 +8,13 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from mlartifacts.errors import ArtifactError, UnknownScheme
+from mlartifacts.proxy.wire import ARTIFACTS
 
 if TYPE_CHECKING:
     from mlartifacts.store import Store
+    from mlartifacts.uri import ArtifactURI
 
-__all__ = ["register", "schemes", "store_of", "unregister"]
+__all__ = ["register", "schemes", "store_for", "store_of", "unregister"]
 
 # The one table of schemes. A store's room is imported when one of its URIs comes by.
 _ROOMS = {
@@ -30,6 +32,8 @@ _ROOMS = {
     "http": "stores.http",
     "https": "stores.http",
     "local": "stores.local",
+    "mlflow-artifacts": "filesystems.mlflow_artifacts",
+    "mlflowartifacts": "filesystems.mlflow_artifacts",
     "models": "filesystems.models",
     "r2": "stores.s3",
     "runs": "filesystems.runs",
@@ -69,6 +73,19 @@ def store_of(scheme: str) -> Store:
     if found is None:
         found = _stores[scheme] = _load(scheme)
     return found
+
+
+def store_for(uri: ArtifactURI) -> Store:
+    """The store that serves a URI: its scheme's, but for MLflow's proxy, which is a web server.
+
+    Raises
+    ------
+    UnknownScheme
+        None does.
+    """
+    if uri.scheme in {"http", "https"} and f"{ARTIFACTS}/" in f"{uri.path}/":
+        return store_of("mlflow-artifacts")
+    return store_of(uri.scheme)
 
 
 def _load(scheme: str) -> Store:

@@ -21,7 +21,16 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["TRANSIENT", "VARIABLES", "Connection", "NotMLflow", "Patience", "Refused"]
+__all__ = [
+    "TRANSIENT",
+    "VARIABLES",
+    "Connection",
+    "NotMLflow",
+    "Patience",
+    "Refused",
+    "refusal",
+    "refused_login",
+]
 
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _BACKOFF = "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"
@@ -46,12 +55,37 @@ class Refused(Exception):
         Of HTTP.
     code : str
         MLflow's word, ``RESOURCE_DOES_NOT_EXIST`` say, or ``""``.
+    retry_after : str or None
+        When to ask again, in the server's words.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
+
+
+def refusal(status: int, data: bytes, retry_after: str | None = None) -> Refused:
+    """What a server says with an answer that is an error."""
+    try:
+        answer = json.loads(data)
+        code, message = answer.get("error_code", ""), answer.get("message", answer.get("detail"))
+    except (ValueError, AttributeError):
+        code, message = "", None
+    said = _begin(data) if message is None else str(message)
+    return Refused(status, str(code), said, retry_after)
+
+
+def refused_login(status: int, known: bool) -> str:
+    """Why a server refuses a request, and what to do; `known` if it was told who asks."""
+    return (
+        f"the tracking server refuses this {'as who we are' if known else 'without a login'}"
+        f" ({status}): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
+        " MLFLOW_TRACKING_TOKEN"
+    )
 
 
 class NotMLflow(OSError):
@@ -174,28 +208,16 @@ class Connection:
         return answer
 
     def _refusal(self, status: int, data: bytes) -> Exception:
-        try:
-            answer = json.loads(data)
-            code, message = str(answer.get("error_code", "")), str(answer.get("message", ""))
-        except (ValueError, AttributeError):
-            code, message = "", _begin(data)
+        refused = refusal(status, data)
         if status in {401, 403}:
-            how = (
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
-                " MLFLOW_TRACKING_TOKEN"
-            )
-            known = "as who we are" if self._login.authorization else "without a login"
-            return PermissionError(
-                errno.EACCES,
-                f"the tracking server refuses this {known} ({status}): {how}",
-                self.url,
-            )
+            reason = refused_login(status, self._login.authorization is not None)
+            return PermissionError(errno.EACCES, reason, self.url)
         if status in TRANSIENT:
-            return OSError(errno.EBUSY, f"the tracking server says {status}: {message}", self.url)
-        if not code or code == "ENDPOINT_NOT_FOUND":
-            reason = f"what answers is no MLflow server: {status} {message}"
+            return OSError(errno.EBUSY, f"the tracking server says {status}: {refused}", self.url)
+        if refused.code in {"", "ENDPOINT_NOT_FOUND"}:
+            reason = f"what answers is no MLflow server: {status} {refused}"
             return NotMLflow(errno.EPROTO, reason, self.url)
-        return Refused(status, code, message)
+        return refused
 
     def _unreachable(self, error: Exception) -> OSError:
         if isinstance(error, TimeoutError):

@@ -35,6 +35,7 @@ __all__ = [
     "below",
     "databricks",
     "resolver_for",
+    "set_tracking_uri",
     "tracking_uri_of",
 ]
 
@@ -180,21 +181,28 @@ class Resolver:
             return answer
 
 
-def tracking_uri_of(given: str | None, environment: Environment) -> str:
-    """The tracking URI: the one given, else ``MLFLOW_TRACKING_URI``, else a loaded mlflow's.
+def set_tracking_uri(environment: Environment) -> str | None:
+    """``MLFLOW_TRACKING_URI``, else a loaded mlflow's, if either is set.
 
     ``mlflow.set_tracking_uri`` sets the variable too.
+    """
+    uri = environment.text(_TRACKING)
+    if uri is None and (mlflow := sys.modules.get("mlflow")) is not None:
+        is_set = getattr(mlflow, "is_tracking_uri_set", None)
+        if is_set is not None and is_set():
+            uri = str(mlflow.get_tracking_uri())
+    return uri
+
+
+def tracking_uri_of(given: str | None, environment: Environment) -> str:
+    """The tracking URI: the one given, else the one that is set.
 
     Raises
     ------
     InvalidConfig
         There is none.
     """
-    uri = given or environment.text(_TRACKING)
-    if uri is None and (mlflow := sys.modules.get("mlflow")) is not None:
-        is_set = getattr(mlflow, "is_tracking_uri_set", None)
-        if is_set is not None and is_set():
-            uri = str(mlflow.get_tracking_uri())
+    uri = given or set_tracking_uri(environment)
     if uri is None:
         raise InvalidConfig(
             f"No tracking URI says where runs and models are known: set {_TRACKING}"

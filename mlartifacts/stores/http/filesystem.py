@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import email.utils
 import errno
 import html
 import os
 import re
-import tempfile
-import weakref
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import aiohttp
 import yarl
-from fsspec.asyn import sync, sync_wrapper
-from fsspec.implementations.http import HTTPFile, HTTPFileSystem, _file_info
-from fsspec.spec import AbstractBufferedFile
+from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
 from mlartifacts.promises import AsyncArtifactFileSystem
 from mlartifacts.stores.http import STORE, s3_uri
+from mlartifacts.stores.http.files import UNPACKED, RangedFile
 
 __all__ = ["HTTPArtifactFileSystem"]
 
 _CONNECT_SECONDS = 30
-_IN_MEMORY = 16 * 2**20
-_PIECE = 2**20
 
-# Bytes as they are stored: a range of what a server packs for the way is none of the file's.
-_UNPACKED = {"Accept-Encoding": "identity"}
+# What fsspec's files take; the rest is of requests.
+_OF_FILES = ("block_size", "cache_type", "cache_options")
 
 _LINK = re.compile(r"""<a\s[^>]*?\bhref\s*=\s*(["'])(.*?)\1""", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%_+.~#?&/=]+")
@@ -198,7 +195,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     ) -> bytes:
         session = await self.set_session()
         given = {**self.kwargs, **kwargs}
-        headers = {**_UNPACKED, **given.pop("headers", {}), **headers}
+        headers = {**UNPACKED, **given.pop("headers", {}), **headers}
         async with session.get(self.encode_url(url), headers=headers, **given) as response:
             if response.status == 416:
                 return b""  # behind the end, as a slice is
@@ -239,71 +236,27 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         _refuse(path)
 
 
-class _File(HTTPFile):  # type: ignore[misc]
-    """A file that can be read anywhere, also where its server knows neither ranges nor sizes.
-
-    Such a server sends everything whatever it is asked; it is asked once, and what it sends is
-    kept, on the disk where it is large.
-    """
-
-    read = AbstractBufferedFile.read  # the driver's own fetches all that is left, unchecked
-
+class _File(RangedFile):
     def __init__(
         self, fs: HTTPArtifactFileSystem, path: str, info: dict[str, Any], **options: Any
     ) -> None:
-        self._everything: Any = None
-        self._etag = info.get("ETag")
-        self.fs, self.url, self.loop, self.kwargs = fs, path, fs.loop, options
-        options.pop("autocommit", None)
         size = options.pop("size", None) or info["size"]
-        self.session = sync(fs.loop, fs.set_session)
-        if size is None:
-            self.kwargs = {**fs.kwargs}
-            size = sync(fs.loop, self._measure)
-        super().__init__(fs, path, session=self.session, size=size, loop=fs.loop, **options)
-        self.details = {**info, "size": size}
+        options.pop("autocommit", None)
+        own = {name: options.pop(name) for name in _OF_FILES}
+        self._given = options
+        super().__init__(fs, path, size, info.get("ETag"), **own)
+        self.details = {**info, "size": self.size}
 
-    async def _measure(self) -> int:
-        await self._ask({})
-        return int(self._everything.seek(0, os.SEEK_END))
-
-    async def _ask(self, headers: dict[str, str]) -> bytes | None:
-        """The bytes of a range; ``None`` once everything has come."""
-        given = dict(self.kwargs)
-        headers = {**_UNPACKED, **given.pop("headers", {}), **headers}
-        url = self.fs.encode_url(self.url)
-        async with self.session.get(url, headers=headers, **given) as response:
-            etag, before = response.headers.get("ETag"), self._etag
-            if response.ok and before is not None and etag is not None and etag != before:
-                raise OSError(errno.ESTALE, "the file changed while it was read", self.url)
-            if response.status == 206:
-                data: bytes = await response.read()
-                return data
-            self.fs._raise_not_found_for_status(response, self.url)
-            everything = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-            # Also where this file is forgotten, or what comes breaks off.
-            weakref.finalize(self, everything.close)
-            async for piece in response.content.iter_chunked(_PIECE):
-                everything.write(piece)
-            self._everything = everything
-        return None
-
-    async def async_fetch_range(self, start: int, end: int) -> bytes:
-        """Bytes from `start` to before `end`."""
-        if self._everything is None:
-            data = await self._ask({"Range": f"bytes={start}-{end - 1}"})
-            if data is not None:
-                return data
-        self._everything.seek(start)
-        kept: bytes = self._everything.read(end - start)
-        return kept
-
-    _fetch_range = sync_wrapper(async_fetch_range)
-
-    def close(self) -> None:
-        super().close()
-        if self._everything is not None:
-            self._everything.close()
+    @contextlib.asynccontextmanager
+    async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        session = await self.fs.set_session()
+        given = dict(self._given)
+        headers = {**UNPACKED, **given.pop("headers", {}), **headers}
+        url = self.fs.encode_url(self.path)
+        async with session.get(url, headers=headers, **given) as response:
+            if response.status != 416:
+                self.fs._raise_not_found_for_status(response, self.path)
+            yield response
 
 
 def _for_origin(url: str, headers: dict[str, str]) -> Any:

@@ -1,0 +1,646 @@
+"""Artifacts behind MLflow's proxy, by its REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import email.utils
+import errno
+import functools
+import io
+import os
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import aiohttp
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.implementations.http import HTTPFileSystem
+from fsspec.utils import isfilelike, stringify_path
+
+from mlartifacts.environment import Environment
+from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
+from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
+from mlartifacts.promises import AsyncArtifactFileSystem, synced
+from mlartifacts.proxy import wire
+from mlartifacts.proxy.client import STORE as STORE_CODE
+from mlartifacts.proxy.client import Client
+from mlartifacts.stores.http.files import RangedFile
+from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
+from mlartifacts.uri import ALIAS, absolute, parse
+from mlartifacts.writing import WholeWrite, landing
+
+__all__ = ["MlflowArtifactsFileSystem"]
+
+_PIECE = 2**20
+# The longest read ahead.
+_BLOCK = 16 * 2**20
+# Parts that are on their way at once: each holds a piece in memory.
+_PARTS_AT_ONCE = 8
+T = TypeVar("T")
+
+_ALIASED = (f"{ALIAS}http", f"{ALIAS}https")
+_HTTP = tuple(f"{scheme}://" for scheme in ("http", "https", *_ALIASED))
+
+
+class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
+    """The artifacts that a server of MLflow's hands on; paths are below its artifact root.
+
+    Where the server gives presigned URLs (S3 behind it), files are read from the store itself, by
+    ranges, and large ones are written to it in parts. Elsewhere the server's answers are read;
+    one that ignores ranges is noticed. A directory is there as long as there is a file in it.
+
+    Parameters
+    ----------
+    tracking_uri : str, optional
+        The server; ``MLFLOW_TRACKING_URI`` unless given, or named by the URI.
+    anon : bool, default False
+        Send no login.
+    multipart_upload, multipart_download : bool, optional
+        Whether presigned URLs are used: ``MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD`` and
+        ``MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD``; what the server says of itself unless set.
+    multipart_upload_minimum_file_size, multipart_upload_chunk_size : int, optional
+        Bytes from which a file is written in parts, and of each part:
+        ``MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE`` (500 MiB) and
+        ``MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE`` (100 MiB).
+    multipart_download_chunk_size : int, optional
+        Bytes of each part in which a large file is got: ``MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE``
+        (100 MiB).
+    """
+
+    store = STORE
+
+    def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        tracking = options.pop("tracking_uri", None)
+        server = server_of(self.root_uri, tracking)
+        self.client = Client(server, Environment(), anon=options.pop("anon", False))
+        self._upload_parts: bool | None = options.pop("multipart_upload", None)
+        self._presigned: bool | None = options.pop("multipart_download", None)
+        self._offered: wire.Capabilities | None = None
+        self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
+        self._upload_part: int = options.pop("multipart_upload_chunk_size")
+        self._download_part: int = options.pop("multipart_download_chunk_size")
+        return options
+
+    # ---- Paths -----------------------------------------------------------------------------
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if not isinstance(path, list) and stringify_path(path).startswith(_HTTP):
+            path = cls.store.path(parse(stringify_path(path)))
+        return super()._strip_protocol(path)
+
+    @classmethod
+    def _clean(cls, path: str) -> str:
+        return absolute(path).strip("/")
+
+    def unstrip_protocol(self, name: str) -> str:
+        """The URI of a path; it never holds a password."""
+        root = replace(self.root_uri, password=None)
+        return f"{root}/{self._strip_protocol(name)}"
+
+    # ---- Errors ----------------------------------------------------------------------------
+
+    def _translate(self, error: Exception, path: str) -> Exception | None:
+        if isinstance(error, Refused):
+            number, reason = self._meaning(error)
+            return OSError(number, reason, path)
+        if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
+            reason = (
+                f"{self.client.url} gives no answer in time (MLFLOW_HTTP_REQUEST_TIMEOUT and"
+                " MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT set how long)"
+            )
+            return TimeoutError(errno.ETIMEDOUT, reason, path)
+        if isinstance(error, aiohttp.ClientSSLError):
+            reason = f"{error}: MLFLOW_TRACKING_SERVER_CERT_PATH can name another authority"
+            return ConnectionError(errno.ECONNABORTED, reason, path)
+        if isinstance(error, aiohttp.ClientError):
+            refused = isinstance(error, aiohttp.ClientConnectorError)
+            number = errno.ECONNREFUSED if refused else errno.ECONNABORTED
+            return OSError(number, f"no connection: {error}", path)
+        return None
+
+    def _meaning(self, error: Refused) -> tuple[int, str]:
+        said = str(error)
+        if error.code == STORE_CODE and error.status in {401, 403}:
+            return errno.EACCES, f"{said} to the presigned URL that the server gave"
+        if error.status in {401, 403}:
+            return errno.EACCES, refused_login(error.status, self.client.known)
+        if error.status == 404 and error.code != "":
+            return errno.ENOENT, os.strerror(errno.ENOENT)
+        if error.status == 404:
+            return errno.EPROTO, f"{self.client.url} has no artifacts to hand on: {said}"
+        if "refers to a directory" in said:
+            return errno.EISDIR, os.strerror(errno.EISDIR)
+        if error.status == 501:
+            return errno.EOPNOTSUPP, said
+        if error.status == 400:
+            return errno.EINVAL, f"the server refuses this: {said}"
+        return errno.EIO, f"{self.client.url} says {error.status}: {said}"
+
+    def _route(self, path: str) -> str:
+        """The URL path of a file."""
+        self._is_carried(path)
+        if not path:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return wire.below(wire.ARTIFACTS, path)
+
+    def _is_carried(self, path: str) -> None:
+        if not wire.is_carried(path):
+            reason = "MLflow's server takes this name for another, or refuses it"
+            raise OSError(errno.EINVAL, f"{reason} (it decodes '%41', and knows no '#')", path)
+
+    async def _file(self, path: str) -> dict[str, Any]:
+        """What is listed of a file; raises where there is none, or a directory."""
+        info = await self._info(path)
+        if info["type"] == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return info
+
+    async def _persist(self, act: Callable[[], Any], path: str) -> Any:
+        """Do something with a file; where that fails, a look at it may tell why."""
+
+        async def once() -> Any:
+            try:
+                return await act()
+            except Refused as error:
+                # The server makes 500 of what its store says, and trying again is no use.
+                if error.status == 500 or (error.status == 404 and error.code):
+                    await self._file(path)
+                raise
+
+        return await self.client.persist(once)
+
+    # ---- Connections -----------------------------------------------------------------------
+
+    async def set_session(self) -> aiohttp.ClientSession:
+        """The connections; an asynchronous program closes them itself."""
+        if self.client.session is None:
+            session = self.client.connect()
+            if not self.asynchronous:
+                weakref.finalize(self, HTTPFileSystem.close_session, self.loop, session)
+        return self.client.connect()
+
+    @contextlib.asynccontextmanager
+    async def _ask(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        await self.set_session()
+        async with self.client.ask(*args, **kwargs) as response:
+            yield response
+
+    async def _json(self, method: str, route: str, **kwargs: Any) -> dict[str, Any]:
+        await self.set_session()
+        return await self.client.json(method, route, **kwargs)
+
+    async def _does(self, what: str, told: bool | None) -> bool:
+        """Whether presigned URLs are used: as the caller or the environment says, or the server."""
+        if told is not None:
+            return told
+        if self._offered is None:
+            try:
+                answer = await self._json("GET", wire.SERVER_INFO, again=False)
+            except (Refused, NotMLflow) as error:
+                if isinstance(error, Refused) and error.status in TRANSIENT | {401, 403}:
+                    raise
+                answer = {}  # an older server
+            self._offered = wire.Capabilities.of(answer)
+        return bool(getattr(self._offered, what))
+
+    # ---- Looking ---------------------------------------------------------------------------
+
+    async def _entries(self, path: str) -> list[wire.Entry]:
+        self._is_carried(path)
+        answer = await self._json("GET", wire.ARTIFACTS, params={"path": path} if path else {})
+        return wire.Entry.all_of(answer)
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        parent, _, name = path.rpartition("/")
+        entries = await self._entries(parent)
+        if not path:
+            return {"name": "", "size": 0, "type": "directory"}
+        # Where a store has a file and a directory of one name, the file is what is read.
+        found = sorted((e for e in entries if e.name == name), key=lambda entry: entry.is_dir)
+        if not found:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return _described(parent, found[0])
+
+    async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        path = self._strip_protocol(path)
+        entries = await self._entries(path)
+        name = path.rpartition("/")[2]
+        # The listing of a file is empty, as is one of nothing; some stores list it in itself.
+        doubtful = not entries or (
+            len(entries) == 1 and entries[0].name == name and not entries[0].is_dir
+        )
+        found = [_described(path, entry) for entry in entries]
+        if path and doubtful:
+            info = await self._info(path)
+            found = found if info["type"] == "directory" else [info]
+        return found if detail else [each["name"] for each in found]
+
+    async def _modified(self, path: str) -> datetime.datetime:
+        path = self._strip_protocol(path)
+        said = ""
+        for wanted in ({"Range": "bytes=0-0"}, {}):  # which a file of no bytes has not
+
+            async def once(wanted: dict[str, str] = wanted) -> tuple[int, str]:
+                url, headers = await self._place(path)
+                async with self._ask("GET", url, headers={**headers, **wanted}) as response:
+                    response.close()  # all of it may be on its way
+                    return response.status, response.headers.get("Last-Modified", "")
+
+            status, said = await self._persist(once, path)
+            if status != 416:
+                break
+        try:
+            return email.utils.parsedate_to_datetime(said)
+        except ValueError as error:
+            reason = "the server does not say when this was last changed"
+            raise OSError(errno.EOPNOTSUPP, reason, path) from error
+
+    def modified(self, path: str) -> datetime.datetime:
+        """When a file was last changed, where its server says so."""
+        when: datetime.datetime = synced(self.loop, self._modified, path)
+        return when
+
+    # ---- Reading ---------------------------------------------------------------------------
+
+    async def _place(self, path: str) -> tuple[str, dict[str, str]]:
+        """Where a file's bytes are asked for, and the headers for it."""
+        given = await self._presign(path)
+        return (self._route(path), {}) if given is None else (given.url, dict(given.headers))
+
+    async def _presign(self, path: str) -> wire.Presigned | None:
+        """A file's place in the store, where the server tells it."""
+        self._route(path)
+        if not await self._does("downloads", self._presigned):
+            return None
+        try:
+            route = wire.below(wire.PRESIGNED, path)
+            return wire.Presigned.of(await self._json("GET", route, again=False))
+        except Refused as error:
+            unknown = error.status == 501 or (error.status == 404 and not error.code)
+            if self._presigned is None or not unknown:
+                raise
+        warnings.warn(
+            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD is set, but the server gives no presigned"
+            " URLs: files are read through it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self._presigned = False
+        return None
+
+    async def _is_whole(self, path: str, response: aiohttp.ClientResponse, size: int) -> None:
+        """Raise where an answer without a length ended before the file did.
+
+        The server ends such an answer alike when it is done and when it failed.
+        """
+        if response.headers.get("Content-Length") is not None:
+            return
+        info = await self._file(path)
+        if size != info["size"]:
+            raise OSError(errno.EIO, f"short read: {size} of {info['size']} bytes", path)
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        path = self._strip_protocol(path)
+        within = await self._within(path, start, end)
+        if within is None:
+            return b""
+        first, last = within[0] or 0, within[1]
+        wanted = {"Range": f"bytes={first}-{'' if last is None else last - 1}"}
+
+        async def once() -> bytes:
+            url, headers = await self._place(path)
+            if first or last is not None:
+                headers |= wanted
+            async with self._ask("GET", url, headers=headers) as response:
+                if response.status == 416:
+                    return b""  # behind the end, as a slice is
+                if response.status == 206:
+                    return await response.read()
+                return await self._slice(path, response, first, last)
+
+        data: bytes = await self._persist(once, path)
+        return data
+
+    async def _slice(
+        self, path: str, response: aiohttp.ClientResponse, first: int, last: int | None
+    ) -> bytes:
+        """A slice of what is sent whole; nothing else of it is kept, nor waited for."""
+        kept, position = bytearray(), 0
+        async for piece in response.content.iter_chunked(_PIECE):
+            stop = len(piece) if last is None else max(last - position, 0)
+            kept += piece[max(first - position, 0) : stop]
+            position += len(piece)
+            if last is not None and position >= last:
+                response.close()
+                return bytes(kept)
+        await self._is_whole(path, response, position)
+        return bytes(kept)
+
+    async def _get_file(
+        self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        rpath = self._strip_protocol(rpath)
+        if isfilelike(lpath):
+            await self._download(rpath, lpath, callback)
+            return
+        try:
+            if os.path.isdir(lpath):
+                await self._file(rpath)
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), lpath)
+            os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
+            with landing(lpath) as temporary, open(temporary, "wb") as file:
+                await self._download(rpath, file, callback)
+        except IsADirectoryError as error:
+            if error.filename != rpath:
+                raise
+            os.makedirs(lpath, exist_ok=True)  # of a tree that is got
+
+    async def _download(self, path: str, file: Any, callback: Any) -> int:
+        """Write a file's bytes into a local one, and say how many."""
+        begin = file.tell()
+
+        async def once() -> int:
+            given = await self._presign(path)
+            if given is not None and given.size is not None and given.size > self._download_part:
+                return await self._download_parts(given, given.size, file, callback)
+            url, headers = (self._route(path), {}) if given is None else (given.url, given.headers)
+            async with self._ask("GET", url, headers=headers) as response:
+                if file.tell() != begin:  # not the first try
+                    file.seek(begin)
+                    file.truncate()
+                callback.set_size(response.content_length)
+                async for piece in response.content.iter_chunked(_PIECE):
+                    file.write(piece)
+                    callback.absolute_update(file.tell() - begin)
+                size: int = file.tell() - begin
+                await self._is_whole(path, response, size)
+                return size
+
+        size: int = await self._persist(once, path)
+        return size
+
+    async def _download_parts(
+        self, given: wire.Presigned, size: int, file: Any, callback: Any
+    ) -> int:
+        begin, versions, done = file.tell(), set(), 0
+        callback.set_size(size)
+
+        async def get(start: int) -> None:
+            stop = min(start + self._download_part, size)
+            headers = {**given.headers, "Range": f"bytes={start}-{stop - 1}"}
+            async with self._ask("GET", given.url, headers=headers) as response:
+                if response.status != 206:
+                    raise OSError(errno.EPROTO, "the store knows no ranges")
+                versions.add(response.headers.get("ETag"))
+                if len(versions) > 1:
+                    raise OSError(errno.ESTALE, "the file changed while it was read")
+                async for piece in response.content.iter_chunked(_PIECE):
+                    file.seek(begin + start)
+                    file.write(piece)
+                    start += len(piece)
+                    nonlocal done
+                    done += len(piece)
+                    callback.absolute_update(done)
+
+        parts = range(0, size, self._download_part)
+        await _at_once([functools.partial(get, start) for start in parts])
+        file.seek(begin + size)
+        return size
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if mode != "rb":
+            raise ValueError(f"Artifacts behind a proxy cannot be opened with mode {mode!r}.")
+        return _File(
+            self,
+            path,
+            block_size=kwargs.get("block_size") or _BLOCK,
+            cache_type=kwargs.get("cache_type") or "proportional",
+            cache_options=kwargs.get("cache_options"),
+        )
+
+    # ---- Writing ---------------------------------------------------------------------------
+
+    def _open_whole(
+        self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
+    ) -> WholeWrite:
+        if mode not in {"wb", "xb", "ab"}:
+            raise ValueError(f"Artifacts behind a proxy cannot be opened with mode {mode!r}.")
+        self._route(path)
+        if "x" in mode and self.exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        send = functools.partial(synced, self.loop, self._send, path, exclusive="x" in mode)
+        spool = Spool(send, autocommit)
+        explaining = functools.partial(self._explaining, path)
+        writer = WholeWrite(spool, spool.close, spool.discard, explaining)
+        if "a" in mode:
+            with contextlib.suppress(FileNotFoundError), self.open(path, "rb") as before:
+                shutil.copyfileobj(before, spool, _PIECE)
+        return writer
+
+    async def _pipe_file(
+        self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any
+    ) -> None:
+        body = Body(io.BytesIO(value), memoryview(value).nbytes)
+        await self._send(self._strip_protocol(path), body, exclusive=mode == "create")
+
+    async def _put_file(
+        self,
+        lpath: str,
+        rpath: str,
+        callback: Any = DEFAULT_CALLBACK,
+        mode: str = "overwrite",
+        **kwargs: Any,
+    ) -> None:
+        if os.path.isdir(lpath):
+            return  # directories come with their files
+        with open(lpath, "rb") as file:
+            body = Body(file, os.fstat(file.fileno()).st_size)
+            callback.set_size(body.size)
+            path = self._strip_protocol(rpath)
+            await self._send(path, body, mode == "create", callback.relative_update)
+
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        source, target = self._strip_protocol(path1), self._strip_protocol(path2)
+        with tempfile.TemporaryFile() as file:
+            try:
+                size = await self._download(source, file, DEFAULT_CALLBACK)
+            except IsADirectoryError:
+                return  # of a tree that is copied
+            await self._send(target, Body(file, size))
+
+    async def _send(
+        self,
+        path: str,
+        body: Body,
+        exclusive: bool = False,
+        sent: Callable[[int], object] = DEFAULT_CALLBACK.relative_update,
+    ) -> None:
+        """Write a whole file: in parts into the store, where that is offered, or by one request."""
+        route = self._route(path)
+        if exclusive and await self._exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if body.size >= self._upload_from and await self._send_parts(path, body, sent):
+            return
+
+        async def once() -> None:
+            # Not in chunks without a length: what breaks off could pass for the whole.
+            headers = {"Content-Length": str(body.size)}
+            data = body.pieces(0, body.size, sent)
+            try:
+                async with self._ask("PUT", route, headers=headers, data=data):
+                    pass
+            except Refused as error:
+                if error.status == 500:
+                    await self._is_writable(path)
+                raise
+
+        await self.client.persist(once)
+
+    async def _is_writable(self, path: str) -> None:
+        """Raise what is in the way of a file."""
+        steps = path.split("/")
+        for depth in range(1, len(steps) + 1):
+            try:
+                info = await self._info("/".join(steps[:depth]))
+            except FileNotFoundError:
+                return
+            if (info["type"] == "file") is (depth < len(steps)):
+                number = errno.ENOTDIR if info["type"] == "file" else errno.EISDIR
+                raise OSError(number, os.strerror(number), path)
+
+    async def _send_parts(self, path: str, body: Body, sent: Callable[[int], object]) -> bool:
+        """Write a large file into the store itself; whether that is offered."""
+
+        async def offered() -> bool:
+            return await self._does("uploads", self._upload_parts)
+
+        if not await self.client.persist(offered):
+            return False
+        size = max(self._upload_part, -(-body.size // wire.MOST_PARTS))
+        starts = range(0, body.size, size)
+        folder, _, name = path.rpartition("/")
+        try:
+            asked = {"path": name, "num_parts": len(starts)}
+            answer = await self._json("POST", wire.below(wire.CREATE, folder), json=asked)
+        except Refused as error:
+            unknown = error.status == 404 and not error.code  # by an older server
+            if unknown or wire.is_unsupported(error.status, str(error)):
+                return False
+            raise
+        upload = wire.Upload.of(answer)
+        told = {"path": name, "upload_id": upload.upload_id}
+
+        async def send(part: wire.Part, start: int) -> dict[str, object]:
+            stop = min(start + size, body.size)
+
+            async def once() -> dict[str, object]:
+                headers = {**part.headers, "Content-Length": str(stop - start)}
+                data = body.pieces(start, stop, sent)
+                async with self._ask("PUT", part.url, headers=headers, data=data) as response:
+                    return part.done(response.headers.get("ETag", ""))
+
+            return await self.client.persist(once)
+
+        try:
+            parts = zip(upload.parts, starts, strict=True)
+            done = await _at_once([functools.partial(send, *each) for each in parts])
+            complete = wire.below(wire.COMPLETE, folder)
+            await self._json("POST", complete, json={**told, "parts": done})
+        except BaseException:  # also where it is cancelled
+            with contextlib.suppress(Exception):  # it is the first error that tells what happened
+                await self._json("POST", wire.below(wire.ABORT, folder), json=told)
+            raise
+        return True
+
+    # ---- Deleting --------------------------------------------------------------------------
+
+    async def _rm_file(self, path: str, **kwargs: Any) -> None:
+        await self._rm(path)
+
+    async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        for each in [path] if isinstance(path, str | os.PathLike) else list(path):
+            each = self._strip_protocol(each)
+            route = self._route(each)
+            parent, _, name = each.rpartition("/")
+            kinds = {entry.is_dir for entry in await self._entries(parent) if entry.name == name}
+            if not kinds:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), each)
+            if True in kinds and not recursive:
+                # The server would delete a file and the directory of its name together.
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), each)
+            await self._json("DELETE", route)
+
+    async def _rmdir(self, path: str, **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        if await self._ls(path, detail=False):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        await self._json("DELETE", self._route(path))
+
+
+# What to_url gives; of web servers, these are the proxy's alone.
+MlflowArtifactsFileSystem.protocol = (*MlflowArtifactsFileSystem.protocol, *_ALIASED)
+
+
+class _File(RangedFile):
+    """A file behind the proxy, read from the store itself where the server tells its place."""
+
+    _place: tuple[str, dict[str, str]] | None = None
+
+    @contextlib.asynccontextmanager
+    async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with contextlib.AsyncExitStack() as stack:
+            fresh = self._place is None
+            while True:
+                if self._place is None:
+                    self._place = await self.fs._place(self.path)
+                url, own = self._place
+                asking = self.fs._ask("GET", url, headers={**own, **headers})
+                try:
+                    response = await stack.enter_async_context(asking)
+                    break
+                except Refused as error:
+                    if fresh or (error.status, error.code) != (403, STORE_CODE):
+                        raise
+                    self._place, fresh = None, True  # its signature was for a while
+            yield response
+
+    async def _trying(self, act: Any, *args: Any) -> Any:
+        return await self.fs._persist(functools.partial(act, *args), self.path)
+
+    async def _is_whole(self, response: Any, size: int) -> None:
+        await self.fs._is_whole(self.path, response, size)
+
+
+def _described(parent: str, entry: wire.Entry) -> dict[str, Any]:
+    return {
+        "name": f"{parent}/{entry.name}".lstrip("/"),
+        "size": entry.size,
+        "type": "directory" if entry.is_dir else "file",
+    }
+
+
+async def _at_once(actions: list[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do several things, some at once; where one fails, the others are cancelled."""
+    gate = asyncio.Semaphore(_PARTS_AT_ONCE)
+
+    async def one(act: Callable[[], Awaitable[T]]) -> T:
+        async with gate:
+            return await act()
+
+    tasks = [asyncio.create_task(one(act)) for act in actions]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

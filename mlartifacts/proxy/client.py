@@ -1,0 +1,233 @@
+"""Requests to an artifact proxy, and to the store that it points to: who asks, how often, how long.
+
+The login goes to the server that was named and to no other: redirects elsewhere and presigned
+URLs, which need none, are asked without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+import yarl
+
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig
+from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Patience, Refused, refusal
+from mlartifacts.tracking.login import Login
+from mlartifacts.uri import ArtifactURI
+
+__all__ = ["STORE", "Client", "Options"]
+
+#: The code of an error that is the store's, not the proxy's.
+STORE = "STORE"
+
+_IGNORE_TLS = "MLFLOW_S3_IGNORE_TLS"
+_CA_BUNDLE = "AWS_CA_BUNDLE"
+
+_CONNECT_SECONDS = 30
+_HOPS = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# These ask for the same with the same method and body.
+_REPEATING = frozenset({307, 308})
+# Bytes as they are stored: a range of what a server packs for the way is none of the file's.
+_UNPACKED = {"Accept-Encoding": "identity", "User-Agent": "mlartifacts"}
+
+Options = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Client:
+    """One proxy.
+
+    Parameters
+    ----------
+    server : ArtifactURI
+        Its URL; a path in it is a prefix of every request's.
+    environment : Environment
+        Logins, TLS, and how patient to be.
+    anon : bool, default False
+        Send no login, whatever the environment says.
+
+    Raises
+    ------
+    InvalidConfig
+        A setting of the login, of TLS or of a timeout cannot be used.
+    """
+
+    def __init__(self, server: ArtifactURI, environment: Environment, anon: bool = False) -> None:
+        self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+        self._origin = yarl.URL(self.url).origin()
+        login = Login.of(server, environment)
+        self._authorization = None if anon else login.authorization
+        self._tls = login.context()
+        self._store_tls = _store_tls(environment)
+        self._patience = Patience(environment)
+        seconds = environment.transfer_timeout() or self._patience.timeout
+        wait = None if seconds == -1 else seconds
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=wait and min(wait, _CONNECT_SECONDS), sock_read=wait
+        )
+        self.session: aiohttp.ClientSession | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the server is told who asks."""
+        return self._authorization is not None
+
+    def connect(self) -> aiohttp.ClientSession:
+        """The connections, made in the running loop at the first request."""
+        if self.session is None:
+            # Where a person's network has a proxy of the other kind, it is named there.
+            self.session = aiohttp.ClientSession(trust_env=True, timeout=self._timeout)
+        return self.session
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self, method: str, url: str, *, headers: Options | None = None, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request, and follow redirects.
+
+        Parameters
+        ----------
+        method : str
+        url : str
+            An absolute URL, percent-encoded; or a route of the server, with its slash.
+        headers : mapping, optional
+        **options
+            aiohttp's.
+
+        Raises
+        ------
+        Refused
+            The answer is an error; one about ranges (416) is none. Of a store, :data:`STORE` is
+            its code.
+        aiohttp.ClientError, TimeoutError
+            There is no answer.
+        """
+        own = url.startswith("/")
+        target = yarl.URL(self.url + url if own else url, encoded=True)
+        for _ in range(_HOPS):
+            told = {**_UNPACKED, **(headers or {})}
+            if own and self._authorization is not None and target.origin() == self._origin:
+                told["Authorization"] = self._authorization
+            tls = self._tls if own else self._store_tls
+            async with self.connect().request(
+                method,
+                target,
+                headers=told,
+                allow_redirects=False,
+                skip_auto_headers=("Content-Type",),
+                ssl=tls,
+                **options,
+            ) as response:
+                if response.status not in _REDIRECTS or "Location" not in response.headers:
+                    if response.status >= 400 and response.status != 416:
+                        raise await _refused(response, own)
+                    yield response
+                    return
+                target = self._redirected(method, target, response)
+                options.pop("params", None)
+        raise OSError(errno.ELOOP, f"{self.url} redirects without end")
+
+    def _redirected(
+        self, method: str, asked: yarl.URL, response: aiohttp.ClientResponse
+    ) -> yarl.URL:
+        target = asked.join(yarl.URL(response.headers["Location"], encoded=True))
+        if target.scheme not in {"https", asked.scheme}:
+            raise OSError(errno.EPROTO, f"{self.url} redirects to plain text")
+        if method != "GET" and response.status not in _REPEATING:
+            # The request would become another, and nothing be done.
+            there = target.origin()
+            reason = f"{self.url} is elsewhere now: name {there} in the URI or the tracking URI"
+            raise OSError(errno.EPROTO, reason)
+        return target
+
+    async def json(
+        self, method: str, route: str, again: bool = True, **options: Any
+    ) -> dict[str, Any]:
+        """Ask for a JSON object, as :meth:`ask`.
+
+        Parameters
+        ----------
+        method, route : str
+        again : bool, default True
+            Whether to :meth:`persist`.
+        **options
+            aiohttp's.
+
+        Raises
+        ------
+        NotMLflow
+            The answer is none.
+        """
+
+        async def once() -> bytes:
+            async with self.ask(method, route, **options) as response:
+                return await response.read()
+
+        data = await (self.persist(once) if again else once())
+        try:
+            answer = json.loads(data or b"{}")
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            reason = f"what answers is no MLflow server: {refusal(0, data)}"
+            raise NotMLflow(errno.EPROTO, reason)
+        return answer
+
+    async def persist(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Do something, and again, as MLflow does, where it failed and another try may go well.
+
+        Parameters
+        ----------
+        act : callable
+            Begins from its start each time.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await act()
+            except Refused as error:
+                if error.status not in TRANSIENT or tries > self._patience.retries:
+                    raise
+                after = error.retry_after
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+                # Who cannot be reached at all, or shows a wrong certificate, will not soon.
+                unreachable = isinstance(error, aiohttp.ClientConnectorError)
+                if unreachable or tries > self._patience.retries:
+                    raise
+                after = None
+            except aiohttp.ClientPayloadError:
+                if tries > self._patience.retries:
+                    raise
+                after = None
+            await asyncio.sleep(self._patience.wait(tries, after))
+
+
+async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:
+    after = response.headers.get("Retry-After")
+    if own:
+        return refusal(response.status, await response.read(), after)
+    # What a store says of a signed URL can show the signature.
+    return Refused(response.status, STORE, f"the store says {response.status}", after)
+
+
+def _store_tls(environment: Environment) -> ssl.SSLContext | bool:
+    """How a store's certificates are checked: as those of S3, for MLflow does the same."""
+    authority = environment.text(_CA_BUNDLE)
+    if environment.boolean(_IGNORE_TLS):
+        return False
+    if authority is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:
+        raise InvalidConfig(f"{_CA_BUNDLE}={authority!r}: {error}") from error

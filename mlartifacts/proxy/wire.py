@@ -1,0 +1,214 @@
+"""The REST API of MLflow's artifact proxy: its routes and the shapes of its JSON.
+
+Both sides of the wire are to take them from here. MLflow documents the API in the sources of its
+server (``mlflow/server/handlers.py`` and ``artifact_router.py``, 3.17).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlparse, urlunparse
+
+__all__ = [
+    "ABORT",
+    "ARTIFACTS",
+    "COMPLETE",
+    "CREATE",
+    "MOST_PARTS",
+    "PRESIGNED",
+    "SERVER_INFO",
+    "BadAnswer",
+    "Capabilities",
+    "Entry",
+    "Part",
+    "Presigned",
+    "Upload",
+    "below",
+    "is_carried",
+    "is_unsupported",
+]
+
+_API = "/api/2.0/mlflow-artifacts"
+
+#: ``GET ?path=`` lists, ``GET``, ``PUT`` and ``DELETE`` of a path below do what they say.
+ARTIFACTS = f"{_API}/artifacts"
+#: ``GET`` of a path below gives a URL in the store.
+PRESIGNED = f"{_API}/presigned"
+#: ``POST`` to the directory of a file begins, ends and drops an upload in parts.
+CREATE, COMPLETE, ABORT = (f"{_API}/mpu/{step}" for step in ("create", "complete", "abort"))
+#: What a server can do; newer ones say so.
+SERVER_INFO = "/api/3.0/mlflow/server-info"
+
+#: S3's and GCS' limit.
+MOST_PARTS = 10_000
+
+_UNSUPPORTED = "Multipart upload is not supported"
+
+
+class BadAnswer(OSError):
+    """An answer of the right form that cannot be meant."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EPROTO, reason)
+
+
+def below(route: str, path: str) -> str:
+    """The URL path of an artifact below a route; every character of its name is literal."""
+    return f"{route}/{quote(path, safe='/')}" if path else route
+
+
+def is_carried(path: str) -> bool:
+    """Whether MLflow's server takes a path for itself.
+
+    It decodes percent signs again and again, reads a path as a URL, and refuses ``#``
+    (``validate_path_is_safe``): some names would become others, with other files' content.
+    """
+    parsed = urlparse(path)
+    same = urlunparse(parsed) == path and unquote(path) == path
+    return same and "#" not in path and parsed.scheme != "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a listing.
+
+    Attributes
+    ----------
+    name : str
+        The last step of its path.
+    is_dir : bool
+    size : int
+        In bytes; 0 for a directory.
+    """
+
+    name: str
+    is_dir: bool
+    size: int
+
+    @classmethod
+    def all_of(cls, answer: Mapping[str, Any]) -> list[Entry]:
+        """The entries of a listing.
+
+        Raises
+        ------
+        BadAnswer
+            A name in it would lead out of the directory that was listed, or is none.
+        """
+        found = []
+        for each in answer.get("files", []):
+            name = each.get("path") if isinstance(each, dict) else None
+            if not isinstance(name, str) or "/" in name or name in {"", ".", ".."}:
+                raise BadAnswer(f"the server lists {name!r}, which is no name of a file")
+            # The server leaves zeros out, and writes sizes as text.
+            is_dir = bool(each.get("is_dir"))
+            found.append(cls(name, is_dir, 0 if is_dir else int(each.get("file_size") or 0)))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Presigned:
+    """Where a file can be got from the store itself, for a while.
+
+    Attributes
+    ----------
+    url : str
+        Whoever has it can read the file.
+    headers : mapping
+        To be sent with each request to it.
+    size : int or None
+        In bytes, where the server says.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    size: int | None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Presigned:
+        """What a server answers."""
+        size = answer.get("file_size")
+        return cls(_url(answer), answer.get("headers") or {}, None if size is None else int(size))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one part of an upload goes, and what is said of it when it is there.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    url : str
+        Whoever has it can write the part.
+    headers : mapping
+        To be sent with the part.
+    """
+
+    number: int
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+    def done(self, etag: str) -> dict[str, object]:
+        """What the server is told in the end."""
+        return {"part_number": self.number, "etag": etag, "url": self.url}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in parts that has begun.
+
+    Attributes
+    ----------
+    upload_id : str or None
+        Azure needs none.
+    parts : tuple of Part
+    """
+
+    upload_id: str | None
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Upload:
+        """What a server answers."""
+        parts = (
+            Part(int(each["part_number"]), _url(each), each.get("headers") or {})
+            for each in answer.get("credentials", [])
+        )
+        return cls(answer.get("upload_id"), tuple(sorted(parts, key=lambda part: part.number)))
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server says that it can do.
+
+    Attributes
+    ----------
+    uploads, downloads : bool
+        Whether its store can be written and read by presigned URLs.
+    """
+
+    uploads: bool = False
+    downloads: bool = False
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Capabilities:
+        """What a server answers."""
+        return cls(
+            answer.get("multipart_uploads_enabled") is True,
+            answer.get("multipart_downloads_enabled") is True,
+        )
+
+
+def is_unsupported(status: int, message: str) -> bool:
+    """Whether a server's error says that its store takes no upload in parts."""
+    return status == 501 or message.startswith(_UNSUPPORTED)
+
+
+def _url(answer: Mapping[str, Any]) -> str:
+    url = answer.get("url")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise BadAnswer("the server gives no URL where it should")
+    return url

@@ -1,0 +1,132 @@
+"""Files that are read over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import tempfile
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fsspec.spec import AbstractBufferedFile
+
+from mlartifacts.promises import synced
+from mlartifacts.reading import ProportionalCache
+
+__all__ = ["UNPACKED", "RangedFile"]
+
+#: Bytes as they are stored: a range of what a server packs for the way is none of the file's.
+UNPACKED = {"Accept-Encoding": "identity"}
+
+_IN_MEMORY = 16 * 2**20
+_PIECE = 2**20
+# About what arrives in the time of a request, so that a small file is one.
+_BEGINNING = 2**16
+
+_TOTAL = re.compile(r"bytes [^/]*/(\d+)")
+
+T = TypeVar("T")
+
+
+class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
+    """A file that can be read anywhere, also where its server knows neither ranges nor sizes.
+
+    Such a server sends everything whatever it is asked; it is asked once, and what it sends is
+    kept, on the disk where it is large.
+
+    Parameters
+    ----------
+    fs : AsyncFileSystem
+    path : str
+    size : int, optional
+        In bytes; the first request tells it unless given.
+    etag : str, optional
+        The version that is read, where it is known.
+    **options
+        Those of fsspec's buffered files.
+    """
+
+    def __init__(
+        self, fs: Any, path: str, size: int | None = None, etag: str | None = None, **options: Any
+    ) -> None:
+        self._everything: Any = None
+        self._etag = etag
+        self.fs, self.path = fs, path
+        beginning = b""
+        if size is None:
+            size, beginning = synced(fs.loop, self._trying, self._begin)
+        super().__init__(fs, path, size=size, **options)
+        if isinstance(self.cache, ProportionalCache):
+            self.cache.begin(beginning)
+
+    # ---- What a store says -----------------------------------------------------------------
+
+    def ask(self, headers: dict[str, str]) -> contextlib.AbstractAsyncContextManager[Any]:
+        """The store's answer, an error raised; 416 is none."""
+        raise NotImplementedError
+
+    async def _trying(self, act: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Do something, as often as the store wishes."""
+        return await act(*args)
+
+    async def _is_whole(self, response: Any, size: int) -> None:
+        """Raise where a whole answer is shorter than the file."""
+
+    # ---- Reading ---------------------------------------------------------------------------
+
+    async def _begin(self) -> tuple[int, bytes]:
+        """How many bytes there are, and the first of them."""
+        async with self.ask({"Range": f"bytes=0-{_BEGINNING - 1}"}) as response:
+            self._is_the_same(response)
+            total = _TOTAL.match(response.headers.get("Content-Range", ""))
+            if response.status == 206 and total is not None:
+                return int(total[1]), await response.read()
+            if response.status == 416:
+                return 0, b""  # the first byte of none
+            if response.status == 200:
+                return await self._keep(response), b""
+        async with self.ask({}) as response:
+            return await self._keep(response), b""
+
+    async def _range(self, start: int, end: int) -> bytes:
+        if self._everything is None:
+            async with self.ask({"Range": f"bytes={start}-{end - 1}"}) as response:
+                self._is_the_same(response)
+                if response.status != 200:
+                    data: bytes = await response.read()
+                    return data
+                await self._keep(response)
+        self._everything.seek(start)
+        kept: bytes = self._everything.read(end - start)
+        return kept
+
+    async def _keep(self, response: Any) -> int:
+        everything = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        # Also where this file is forgotten, or what comes breaks off.
+        weakref.finalize(self, everything.close)
+        async for piece in response.content.iter_chunked(_PIECE):
+            everything.write(piece)
+        size = everything.tell()
+        await self._is_whole(response, size)
+        self._everything = everything
+        return size
+
+    def _is_the_same(self, response: Any) -> None:
+        """Refuse another version than the one that was opened."""
+        etag = response.headers.get("ETag")
+        if self._etag is None:
+            self._etag = etag
+        elif etag is not None and etag != self._etag:
+            raise OSError(errno.ESTALE, "the file changed while it was read", self.path)
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        data: bytes = synced(self.fs.loop, self._trying, self._range, start, end)
+        return data
+
+    def close(self) -> None:
+        """Forget what was kept."""
+        super().close()
+        if self._everything is not None:
+            self._everything.close()
