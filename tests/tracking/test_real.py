@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,101 +20,79 @@ import mlartifacts
 from mlartifacts.errors import InvalidConfig, Unresolved
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
+from tests.tracking import client, reader
 
-LOG = """
-import json, os, sys
-import mlflow, numpy, pandas, PIL.Image, sklearn.linear_model
-
-mlflow.set_experiment(experiment_id=sys.argv[1])
-folder = sys.argv[2]
-os.makedirs(f"{folder}/deep/er")
-open(f"{folder}/deep/er/a b.txt", "w").write("nested")
-with mlflow.start_run() as run:
-    table = pandas.DataFrame({"x": range(10), "y": range(10)})
-    table.to_parquet(f"{folder}/table.parquet")
-    mlflow.log_artifacts(folder, "data")
-    mlflow.log_image(PIL.Image.new("RGB", (8, 8)), "image.png")
-    model = sklearn.linear_model.LinearRegression().fit(table[["x"]], table["y"])
-    info = mlflow.sklearn.log_model(model, name="model")
-    version = mlflow.register_model(info.model_uri, sys.argv[3]).version
-client = mlflow.MlflowClient()
-client.set_registered_model_alias(sys.argv[3], "champion", version)
-print(json.dumps({"run": run.info.run_id, "model": info.model_id, "name": sys.argv[3]}))
-"""
-
-READ = """
-import json, sys
-sys.modules["mlflow"] = None  # an import of it raises
-import fsspec, mlartifacts, pandas as pd, pyarrow.dataset as ds
-
-logged = json.loads(sys.argv[1])
-run, model, name = logged["run"], logged["model"], logged["name"]
-assert pd.read_parquet(f"runs://{run}/data/table.parquet", columns=["x"]).x.sum() == 45
-fs, path = mlartifacts.url_to_fs(f"runs:/{run}/data/table.parquet")
-assert ds.dataset(path, filesystem=fs).to_table(columns=["y"]).num_rows == 10
-with fsspec.open(f"runs://{run}/data/deep/er/a b.txt", "r") as file:
-    assert file.read() == "nested"
-assert mlartifacts.open(f"runs:/{run}/image.png").open().read(4) == b"\\x89PNG"
-first = None
-for uri in (
-    f"runs:/{run}/model", f"models:/{model}", f"models:/{name}/1", f"models:/{name}/latest",
-    f"models:/{name}@champion",
-):
-    with mlartifacts.open(f"{uri}/MLmodel") as file:
-        content = file.read()
-    first = first or content
-    assert content == first and b"sklearn" in content, uri
-    url = mlartifacts.to_url(f"{uri}/MLmodel")
-    with fsspec.open(url) as file:
-        assert file.read() == first, url
-fs, root = mlartifacts.url_to_fs(f"runs:/{run}")
-assert fs.ls(root, detail=False) == [f"{run}/data", f"{run}/image.png", f"{run}/model"]
-assert f"{run}/model/MLmodel" in fs.find(root)
-assert f"{run}/model/MLmodel" in fs.glob(f"{run}/*/MLmodel")
-with mlartifacts.open(f"runs:/{run}/written/by us.txt", "w") as file:
-    file.write("ours")
-"""
+#: One process each for MLflow's client and for us: importing either's libraries takes seconds.
+pytestmark = pytest.mark.xdist_group("mlflow")
 
 
-@pytest.fixture(params=["local", "s3"])
-def logged(
+@contextlib.contextmanager
+def spawned(prepare: Callable[[], None] | None = None) -> Iterator[concurrent.futures.Executor]:
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=prepare)
+    with pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def real_client() -> Iterator[concurrent.futures.Executor]:
+    """A process for MLflow's own client."""
+    with spawned() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def without_mlflow() -> Iterator[concurrent.futures.Executor]:
+    """A process where importing mlflow raises."""
+    with spawned(reader.without_mlflow) as pool:
+        yield pool
+
+
+SERVERS = {
+    "proxied-local": "mlflow_server",
+    "proxied-s3": "mlflow_server_proxying_s3",
+    "direct-local": "mlflow_server_beside_a_folder",
+    "direct-s3": "mlflow_server_beside_s3",
+    "login": "mlflow_server_with_login",
+}
+
+WRITTEN = {
+    "written/by us.txt": b"ours",
+    "written/ünï/c.bin": bytes(range(256)),
+    "written/a#b?c%41.txt": b"hard",
+}
+
+
+@pytest.mark.parametrize("setting", SERVERS)
+def test_what_mlflow_logs_is_read_without_it(
+    setting: str,
     request: pytest.FixtureRequest,
-    mlflow_server: MlflowServer,
+    real_client: concurrent.futures.Executor,
+    without_mlflow: concurrent.futures.Executor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, str]:
-    """A run that MLflow's client logged, with a model that it registered."""
-    location = f"file://{urllib.parse.quote(str(tmp_path / 'root of artifacts'))}"
-    if request.param == "s3":
-        moto: Moto = request.getfixturevalue("moto_server")
-        location = moto.new_root()
-        for name, value in moto.env.items():
-            monkeypatch.setenv(name, value)
-    for name, value in mlflow_server.env.items():
-        monkeypatch.setenv(name, value)
-    experiment = mlflow_server.new_experiment(location)
-    name = f"churn of {request.param}"
-    arguments = [sys.executable, "-c", LOG, experiment, str(tmp_path / "made"), name]
-    return dict(json.loads(_run(arguments).splitlines()[-1]))
+) -> None:
+    server: MlflowServer = request.getfixturevalue(SERVERS[setting])
+    env = {**os.environ, **server.env}
+    name = f"chürn of {setting} #1"
+    logged = real_client.submit(client.log, env, str(tmp_path / "made"), name).result()
+    without_mlflow.submit(reader.read, env, logged, client.NESTED).result()
+    # And what we write, MLflow's client lists and downloads.
+    run = logged["run"]
+    ours = {f"runs:/{run}/{name}": data for name, data in WRITTEN.items()}
+    without_mlflow.submit(reader.write, env, ours).result()
+    seen = real_client.submit(client.listed, env, run, "written").result()
+    assert seen == ["written/a#b?c%41.txt", "written/by us.txt", "written/ünï"]
+    for name, data in WRITTEN.items():
+        # It cuts its own runs:/ URI at '#'.
+        if "#" not in name:
+            target = str(tmp_path)
+            assert real_client.submit(client.downloaded, env, run, name, target).result() == data
 
 
 def _run(arguments: list[str]) -> str:
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=240, env=os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_what_mlflow_logs_is_read_without_it(logged: dict[str, str], tmp_path: Path) -> None:
-    _run([sys.executable, "-c", READ, json.dumps(logged)])
-    # And what we wrote, MLflow's client lists and downloads.
-    program = (
-        "import mlflow, sys\n"
-        "uri = f'runs:/{sys.argv[1]}/written'\n"
-        "print([f.path for f in mlflow.artifacts.list_artifacts(uri)])\n"
-        "print(open(mlflow.artifacts.download_artifacts(f'{uri}/by us.txt')).read())\n"
-    )
-    told = _run([sys.executable, "-c", program, logged["run"]]).splitlines()
-    assert told[-2:] == ["['written/by us.txt']", "ours"]
 
 
 def test_moved_aliases_and_deleted_runs(
