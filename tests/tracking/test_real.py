@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, Unresolved
-from tests.servers.mlflow_server import MlflowServer
+from tests.servers.mlflow_server import PASSWORD, TOKEN, USERNAME, MlflowServer
 from tests.servers.moto import Moto
 from tests.tracking import client, reader
 
@@ -95,6 +96,68 @@ def _run(arguments: list[str]) -> str:
     return done.stdout
 
 
+def _log_in(how: str, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the login that is named; only the tests' own can do anything on the server."""
+    username, password, url = USERNAME, PASSWORD, server.url
+    if how in {"another password", "another user"}:
+        password = "not the pässword"
+    if how == "another user":
+        username = "somebody else"
+        with contextlib.suppress(urllib.error.HTTPError):  # it has it
+            server.api("POST", "users/create", username=username, password=password)
+    if how == "the URI":
+        userinfo = f"{urllib.parse.quote(username)}:{urllib.parse.quote(password)}"
+        url = url.replace("//", f"//{userinfo}@")
+    elif how == "the file":
+        folder = Path.home() / ".mlflow"
+        folder.mkdir()
+        (folder / "credentials").write_text(
+            "[mlflow]\n"
+            f"mlflow_tracking_username = {username}\nmlflow_tracking_password = {password}\n"
+        )
+    elif "token" in how:
+        token = TOKEN if how == "a token" else "another"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    elif how != "nobody":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", username)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+
+
+@pytest.mark.parametrize("how", ["variables", "the file", "a token", "the URI"])
+def test_logins(
+    mlflow_server_with_login: MlflowServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = mlflow_server_with_login.new_run()
+    _log_in(how, mlflow_server_with_login, monkeypatch)
+    uris = [f"runs:/{info['run_id']}/a b", f"{info['artifact_uri']}/a b"]
+    with mlartifacts.open(uris[0], "w") as file:
+        file.write(how)
+    for uri in uris:
+        with mlartifacts.open(uri, "r") as file:
+            assert file.read() == how
+
+
+@pytest.mark.parametrize("how", ["nobody", "another password", "another token", "another user"])
+def test_refused_logins(
+    mlflow_server_with_login: MlflowServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = mlflow_server_with_login.new_run()
+    _log_in(how, mlflow_server_with_login, monkeypatch)
+    status = "403" if how == "another user" else "401"
+    for uri in (f"runs:/{info['run_id']}/a b", f"{info['artifact_uri']}/a b"):
+        for act in (
+            lambda uri: mlartifacts.open(uri).open(),
+            lambda uri: mlartifacts.open(uri, "w").open().close(),
+            lambda uri: mlartifacts.filesystem(uri).ls(mlartifacts.url_to_fs(uri)[1]),
+            lambda uri: mlartifacts.filesystem(uri).exists(mlartifacts.url_to_fs(uri)[1]),
+        ):
+            with pytest.raises(PermissionError, match=status) as caught:
+                act(uri)
+            assert caught.value.filename
+            assert "pässword" not in str(caught.value)
+
+
 def test_moved_aliases_and_deleted_runs(
     mlflow_server: MlflowServer,
     moto_server: Moto,
@@ -129,10 +192,15 @@ def test_moved_aliases_and_deleted_runs(
         "models:/nobody@best",
         "models:/nobody/latest",
         "models:/nobody/Production",
+        "models:/somebody/99",
+        "models:/somebody@worst",
+        "models:/somebody/Staging",
+        "models:/somebody/Nonsense",
         "models:/m-" + "0" * 32,
     ],
 )
 def test_what_is_not_there(mlflow_server: MlflowServer, uri: str) -> None:
+    _known(mlflow_server)
     with pytest.raises(Unresolved, match="knows no") as caught:
         mlartifacts.resolve(f"{uri}/x" if "m-" in uri else uri, mlflow_server.url)
     assert caught.value.filename == uri
@@ -141,6 +209,14 @@ def test_what_is_not_there(mlflow_server: MlflowServer, uri: str) -> None:
     assert not fs.exists(path)
     with pytest.raises(FileNotFoundError):
         fs.open(path)
+
+
+def _known(server: MlflowServer) -> None:
+    """Have a model ``somebody``, with one version."""
+    with contextlib.suppress(urllib.error.HTTPError):  # it has it
+        server.api("POST", "registered-models/create", name="somebody")
+        source = server.new_run()["artifact_uri"]
+        server.api("POST", "model-versions/create", name="somebody", source=source)
 
 
 FILE_STORE = """
