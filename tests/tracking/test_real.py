@@ -13,7 +13,6 @@ import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -279,18 +278,3 @@ def test_a_database(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"{InvalidConfig.__name__}: The tracking URI sqlite:" in done.stderr
     assert "mlflow package, which is not installed" in done.stderr
-
-
-# It has no path flavour of its own for runs, takes its default, and says so.
-@pytest.mark.filterwarnings("ignore:Could not find default for known protocol:UserWarning")
-def test_upath(mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: Any) -> None:
-    from upath import UPath
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
-    info = mlflow_server.new_run(mlflow_server.new_experiment(f"file://{tmp_path}"))
-    path = UPath(f"runs://{info['run_id']}") / "folder" / "a b.txt"
-    path.write_text("über")
-    assert path.read_text() == "über"
-    assert [each.name for each in path.parent.iterdir()] == ["a b.txt"]
-    path.unlink()
-    assert not path.exists()
