@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -23,11 +24,11 @@ class RestSource:
         self._connection = connection
 
     def run(self, run_id: str) -> RunPlace:  # noqa: D102
-        with _missing():
+        with self._answered():
             run = self._connection.get("mlflow/runs/get", run_id=run_id)["run"]
-        info = run["info"]
-        models = run.get("outputs", {}).get("model_outputs", [])
-        return RunPlace(info["artifact_uri"], info["experiment_id"], bool(models))
+            info = run["info"]
+            models = run.get("outputs", {}).get("model_outputs", [])
+            return RunPlace(_text(info["artifact_uri"]), _text(info["experiment_id"]), bool(models))
 
     def models_of(self, run_id: str, experiment_id: str) -> dict[str, str]:  # noqa: D102
         body: dict[str, Any] = {
@@ -41,48 +42,58 @@ class RestSource:
                 answer = self._connection.post("mlflow/logged-models/search", body)
             except NotMLflow:
                 return {}  # a server before MLflow 3, which knows no logged models
-            for model in answer.get("models", []):
-                info = model["info"]
-                dated = (int(info.get("creation_timestamp_ms", 0)), info["artifact_uri"])
-                found[info["name"]] = max(dated, found.get(info["name"], dated))
+            with self._answered():
+                for model in answer.get("models", []):
+                    info, name = model["info"], _text(model["info"]["name"])
+                    dated = int(info.get("creation_timestamp_ms", 0)), _text(info["artifact_uri"])
+                    found[name] = max(dated, found.get(name, dated))
             if not answer.get("next_page_token"):
                 return {name: uri for name, (_, uri) in found.items()}
             body["page_token"] = answer["next_page_token"]
 
     def logged_model(self, model_id: str) -> str:  # noqa: D102
-        with _missing():
+        with self._answered():
             answer = self._connection.get(f"mlflow/logged-models/{quote(model_id, safe='')}")
-        return str(answer["model"]["info"]["artifact_uri"])
+            return _text(answer["model"]["info"]["artifact_uri"])
 
     def by_alias(self, name: str, alias: str) -> str:  # noqa: D102
-        with _missing():
+        with self._answered():
             answer = self._connection.get("mlflow/registered-models/alias", name=name, alias=alias)
-        return str(answer["model_version"]["version"])
+            return str(int(answer["model_version"]["version"]))
 
     def latest(self, name: str, stage: str | None) -> str:  # noqa: D102
         body: dict[str, Any] = {"name": name}
         if stage is not None:
             body["stages"] = [stage]
-        with _missing():
+        with self._answered():
             answer = self._connection.post("mlflow/registered-models/get-latest-versions", body)
-        versions = [int(each["version"]) for each in answer.get("model_versions", [])]
+            versions = [int(each["version"]) for each in answer.get("model_versions", [])]
         if not versions:
             raise LookupError(f"there is no version of it{f' in stage {stage!r}' if stage else ''}")
         return str(max(versions))
 
     def version(self, name: str, version: str) -> str:  # noqa: D102
-        with _missing():
+        with self._answered():
             answer = self._connection.get(
                 "mlflow/model-versions/get-download-uri", name=name, version=version
             )
-        return str(answer["artifact_uri"])
+            return _text(answer["artifact_uri"])
+
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Tell what is not there from an answer that is not MLflow's."""
+        try:
+            yield
+        except Refused as error:
+            if error.code in _MISSING or error.status == 404:
+                raise LookupError(str(error)) from error
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"what answers is no MLflow server: its JSON is another's ({error!r})"
+            raise NotMLflow(errno.EPROTO, reason, self._connection.url) from error
 
 
-@contextlib.contextmanager
-def _missing() -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        if error.code in _MISSING or error.status == 404:
-            raise LookupError(str(error)) from error
-        raise
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -69,7 +69,7 @@ def test_pyarrow_datasets_of_many_files(harbour, fs, root):
     assert dataset.to_table(filter=ds.field("part") == "a")["x"].to_pylist() == [1, 2]
 
 
-@stores("s3", "wasbs", "sftp", "local")
+@stores("s3", "wasbs", "sftp", "local", "runs-s3")
 def test_pyarrow_by_url(harbour, registered):
     harbour.seed({"x.csv": b"x\n1\n"})
     url = f"fsspec+{mlartifacts.to_url(harbour.uri('x.csv'))}"
@@ -87,7 +87,7 @@ def test_dask(harbour):
     assert int(frame["x"].sum().compute(scheduler="synchronous")) == 4950
 
 
-@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs")
+@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "runs-local", "runs-s3")
 def test_duckdb(harbour, fs, root):
     import duckdb
 
@@ -100,7 +100,7 @@ def test_duckdb(harbour, fs, root):
     assert found == [(4950,)]
 
 
-@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs")
+@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "runs-local", "runs-s3")
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_duckdb_that_fails_leaves_what_was(harbour, fs, format):
     import duckdb
@@ -145,13 +145,13 @@ def test_polars(harbour, fs, root):
     assert lazy.filter(pl.col("x") > 97).collect()["x"].to_list() == [98, 99]
 
 
-# It has no path flavour of its own for wasbs, takes its default, and says so.
+# It has no path flavour of its own for these, takes its default, and says so.
 @pytest.mark.filterwarnings("ignore:Could not find default for known protocol:UserWarning")
-@stores("s3", "wasbs", "gcs")
+@stores("s3", "wasbs", "gcs", "runs-local", "runs-s3")
 def test_universal_pathlib(harbour, fs, root):
     from upath import UPath
 
-    url = harbour.base if harbour.scheme == "wasbs" else fs.unstrip_protocol(root)
+    url = harbour.base if harbour.scheme in {"wasbs", "runs"} else fs.unstrip_protocol(root)
     mlartifacts.register()
     try:
         path = UPath(url, **harbour.options) / "folder" / "a b.txt"

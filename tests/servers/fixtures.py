@@ -126,6 +126,55 @@ def mlflow_server(
         yield server
 
 
+@pytest.fixture(scope="session")
+def mlflow_server_proxying_s3(
+    tmp_path_factory: pytest.TempPathFactory, moto_server: moto.Moto
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    """Artifacts go through it to S3, for which its clients have no credentials."""
+    directory = tmp_path_factory.mktemp("mlflow_server_proxying_s3")
+    serving = mlflow_server_module.serve(
+        directory, artifacts=moto_server.new_root(), env=moto_server.env
+    )
+    with started(serving, "mlflow") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_server_beside_s3(
+    tmp_path_factory: pytest.TempPathFactory, moto_server: moto.Moto
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    """Its clients write artifacts to S3 themselves."""
+    directory = tmp_path_factory.mktemp("mlflow_server_beside_s3")
+    serving = mlflow_server_module.serve(
+        directory, artifacts=moto_server.new_root(), proxied=False, env=moto_server.env
+    )
+    with started(serving, "mlflow") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_server_beside_a_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    """Its clients write artifacts to a local folder themselves."""
+    directory = tmp_path_factory.mktemp("mlflow_server_beside_a_folder")
+    serving = mlflow_server_module.serve(
+        directory, artifacts=str(directory / "root of artifacts"), proxied=False
+    )
+    with started(serving, "mlflow") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_server_with_login(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    """MLflow's basic-auth app; artifacts go through it to a local folder."""
+    directory = tmp_path_factory.mktemp("mlflow_server_with_login")
+    with started(mlflow_server_module.serve(directory, auth=True), "mlflow") as server:
+        yield server
+
+
 @pytest.fixture
 def hanging_server() -> Iterator[silent.Hanging]:
     with silent.hanging() as server:

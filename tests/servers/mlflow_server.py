@@ -1,7 +1,8 @@
-"""MLflow's own tracking server, with whatever artifact store a test gives it."""
+"""MLflow's own tracking server, with whatever artifact store a test gives it, and a login."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import itertools
@@ -17,6 +18,29 @@ from tests.servers.process import LOOPBACK, Process, base_env, free_port, runnin
 
 _numbers = itertools.count(1)
 
+#: Who may do everything on a server with a login, by name and password or by the token.
+USERNAME, PASSWORD, TOKEN = "admin of tests", "pässword: 100%", "a.token-of_tests"
+
+_AUTH = """\
+[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{database}
+admin_username = {username}
+authorization_function = token_or_password:authenticate
+"""
+
+# MLflow has a hook for other logins than its own: tokens are such a one.
+_TOKEN_OR_PASSWORD = f"""\
+from flask import request
+from mlflow.server.auth import authenticate_request_basic_auth
+from werkzeug.datastructures import Authorization
+
+def authenticate():
+    if request.headers.get("Authorization") == "Bearer {TOKEN}":
+        return Authorization("basic", {{"username": {USERNAME!r}}})
+    return authenticate_request_basic_auth()
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class MlflowServer:
@@ -27,10 +51,13 @@ class MlflowServer:
     #: that clients write to themselves.
     artifacts: str
     process: Process
+    #: What its clients need besides its URL: the store's credentials where they write to it
+    #: themselves, a login where it asks for one.
+    client_env: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
-        return {"MLFLOW_TRACKING_URI": self.url}
+        return {"MLFLOW_TRACKING_URI": self.url, **self.client_env}
 
     def api(self, method: str, path: str, **body: Any) -> Any:
         """Call the REST API: ``api("POST", "experiments/create", name="a")``."""
@@ -38,10 +65,17 @@ class MlflowServer:
             f"{self.url}/api/2.0/mlflow/{path}",
             method=method,
             data=json.dumps(body).encode() if body else None,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json"} | self._login,
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
+
+    @property
+    def _login(self) -> dict[str, str]:
+        if "MLFLOW_TRACKING_USERNAME" not in self.client_env:
+            return {}
+        login = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+        return {"Authorization": f"Basic {login}"}
 
     def new_experiment(self, artifact_location: str | None = None) -> str:
         """Make an experiment and return its id."""
@@ -70,6 +104,7 @@ def serve(
     *,
     artifacts: str | None = None,
     proxied: bool = True,
+    auth: bool = False,
     env: Mapping[str, str] | None = None,
     options: tuple[str, ...] = (),
 ) -> Iterator[MlflowServer]:
@@ -84,8 +119,10 @@ def serve(
     proxied
         Whether artifacts go through the server (``--artifacts-destination``) or clients write
         to the store themselves (``--no-serve-artifacts --default-artifact-root``).
+    auth
+        Whether it asks who is there: :data:`USERNAME` with :data:`PASSWORD`, or :data:`TOKEN`.
     env
-        The store's credentials.
+        The store's credentials: the server's, or its clients' where they write themselves.
     options
         Further options of the command.
     """
@@ -103,11 +140,24 @@ def serve(
         # The optional job runner starts four more processes, which no test needs.
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
     )
-    server_env.update(env or {})
+    client_env = {} if proxied else dict(env or {})
+    server_env.update(env or {} if proxied else {})
+    if auth:
+        command += ["--app-name", "basic-auth"]
+        settings = directory / "auth.ini"
+        settings.write_text(_AUTH.format(database=directory / "auth.db", username=USERNAME))
+        (directory / "token_or_password.py").write_text(_TOKEN_OR_PASSWORD)
+        server_env["MLFLOW_AUTH_CONFIG_PATH"] = str(settings)
+        # Not in the file, where '%' would stand for something.
+        server_env["MLFLOW_AUTH_ADMIN_PASSWORD"] = PASSWORD
+        server_env["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "of-tests"
+        server_env["PYTHONPATH"] = str(directory)
+        client_env["MLFLOW_TRACKING_USERNAME"] = USERNAME
+        client_env["MLFLOW_TRACKING_PASSWORD"] = PASSWORD
     with running(
         [*command, *options], directory / "mlflow.log", env=server_env, cwd=directory
     ) as process:
-        server = MlflowServer(f"http://{LOOPBACK}:{port}", artifacts, process)
+        server = MlflowServer(f"http://{LOOPBACK}:{port}", artifacts, process, client_env)
 
         def healthy() -> bool:
             with urllib.request.urlopen(f"{server.url}/health", timeout=5) as response:

@@ -2,96 +2,91 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, Unresolved
-from tests.servers.mlflow_server import MlflowServer
+from tests.servers.mlflow_server import PASSWORD, TOKEN, USERNAME, MlflowServer
 from tests.servers.moto import Moto
+from tests.tracking import client, reader
 
-LOG = """
-import json, os, sys
-import mlflow, numpy, pandas, PIL.Image, sklearn.linear_model
-
-mlflow.set_experiment(experiment_id=sys.argv[1])
-folder = sys.argv[2]
-os.makedirs(f"{folder}/deep/er")
-open(f"{folder}/deep/er/a b.txt", "w").write("nested")
-with mlflow.start_run() as run:
-    table = pandas.DataFrame({"x": range(10), "y": range(10)})
-    table.to_parquet(f"{folder}/table.parquet")
-    mlflow.log_artifacts(folder, "data")
-    mlflow.log_image(PIL.Image.new("RGB", (8, 8)), "image.png")
-    model = sklearn.linear_model.LinearRegression().fit(table[["x"]], table["y"])
-    info = mlflow.sklearn.log_model(model, name="model")
-    version = mlflow.register_model(info.model_uri, sys.argv[3]).version
-client = mlflow.MlflowClient()
-client.set_registered_model_alias(sys.argv[3], "champion", version)
-print(json.dumps({"run": run.info.run_id, "model": info.model_id, "name": sys.argv[3]}))
-"""
-
-READ = """
-import json, sys
-sys.modules["mlflow"] = None  # an import of it raises
-import fsspec, mlartifacts, pandas as pd, pyarrow.dataset as ds
-
-logged = json.loads(sys.argv[1])
-run, model, name = logged["run"], logged["model"], logged["name"]
-assert pd.read_parquet(f"runs://{run}/data/table.parquet", columns=["x"]).x.sum() == 45
-fs, path = mlartifacts.url_to_fs(f"runs:/{run}/data/table.parquet")
-assert ds.dataset(path, filesystem=fs).to_table(columns=["y"]).num_rows == 10
-with fsspec.open(f"runs://{run}/data/deep/er/a b.txt", "r") as file:
-    assert file.read() == "nested"
-assert mlartifacts.open(f"runs:/{run}/image.png").open().read(4) == b"\\x89PNG"
-first = None
-for uri in (
-    f"runs:/{run}/model", f"models:/{model}", f"models:/{name}/1", f"models:/{name}/latest",
-    f"models:/{name}@champion",
-):
-    with mlartifacts.open(f"{uri}/MLmodel") as file:
-        content = file.read()
-    first = first or content
-    assert content == first and b"sklearn" in content, uri
-    url = mlartifacts.to_url(f"{uri}/MLmodel")
-    with fsspec.open(url) as file:
-        assert file.read() == first, url
-fs, root = mlartifacts.url_to_fs(f"runs:/{run}")
-assert fs.ls(root, detail=False) == [f"{run}/data", f"{run}/image.png", f"{run}/model"]
-assert f"{run}/model/MLmodel" in fs.find(root)
-assert f"{run}/model/MLmodel" in fs.glob(f"{run}/*/MLmodel")
-with mlartifacts.open(f"runs:/{run}/written/by us.txt", "w") as file:
-    file.write("ours")
-"""
+#: One process each for MLflow's client and for us: importing either's libraries takes seconds.
+pytestmark = pytest.mark.xdist_group("mlflow")
 
 
-@pytest.fixture(params=["local", "s3"])
-def logged(
+@contextlib.contextmanager
+def spawned(prepare: Callable[[], None] | None = None) -> Iterator[concurrent.futures.Executor]:
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=prepare)
+    with pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def real_client() -> Iterator[concurrent.futures.Executor]:
+    """A process for MLflow's own client."""
+    with spawned() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def without_mlflow() -> Iterator[concurrent.futures.Executor]:
+    """A process where importing mlflow raises."""
+    with spawned(reader.without_mlflow) as pool:
+        yield pool
+
+
+SERVERS = {
+    "proxied-local": "mlflow_server",
+    "proxied-s3": "mlflow_server_proxying_s3",
+    "direct-local": "mlflow_server_beside_a_folder",
+    "direct-s3": "mlflow_server_beside_s3",
+    "login": "mlflow_server_with_login",
+}
+
+WRITTEN = {
+    "written/by us.txt": b"ours",
+    "written/ünï/c.bin": bytes(range(256)),
+    "written/a#b?c%41.txt": b"hard",
+}
+
+
+@pytest.mark.parametrize("setting", SERVERS)
+def test_what_mlflow_logs_is_read_without_it(
+    setting: str,
     request: pytest.FixtureRequest,
-    mlflow_server: MlflowServer,
+    real_client: concurrent.futures.Executor,
+    without_mlflow: concurrent.futures.Executor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, str]:
-    """A run that MLflow's client logged, with a model that it registered."""
-    location = f"file://{urllib.parse.quote(str(tmp_path / 'root of artifacts'))}"
-    if request.param == "s3":
-        moto: Moto = request.getfixturevalue("moto_server")
-        location = moto.new_root()
-        for name, value in moto.env.items():
-            monkeypatch.setenv(name, value)
-    for name, value in mlflow_server.env.items():
-        monkeypatch.setenv(name, value)
-    experiment = mlflow_server.new_experiment(location)
-    name = f"churn of {request.param}"
-    arguments = [sys.executable, "-c", LOG, experiment, str(tmp_path / "made"), name]
-    return dict(json.loads(_run(arguments).splitlines()[-1]))
+) -> None:
+    server: MlflowServer = request.getfixturevalue(SERVERS[setting])
+    env = {**os.environ, **server.env}
+    name = f"chürn of {setting} #1"
+    logged = real_client.submit(client.log, env, str(tmp_path / "made"), name).result()
+    without_mlflow.submit(reader.read, env, logged, client.NESTED).result()
+    # And what we write, MLflow's client lists and downloads.
+    run = logged["run"]
+    ours = {f"runs:/{run}/{name}": data for name, data in WRITTEN.items()}
+    without_mlflow.submit(reader.write, env, ours).result()
+    seen = real_client.submit(client.listed, env, run, "written").result()
+    assert seen == ["written/a#b?c%41.txt", "written/by us.txt", "written/ünï"]
+    for name, data in WRITTEN.items():
+        # It cuts its own runs:/ URI at '#'.
+        if "#" not in name:
+            target = str(tmp_path)
+            assert real_client.submit(client.downloaded, env, run, name, target).result() == data
 
 
 def _run(arguments: list[str]) -> str:
@@ -100,17 +95,66 @@ def _run(arguments: list[str]) -> str:
     return done.stdout
 
 
-def test_what_mlflow_logs_is_read_without_it(logged: dict[str, str], tmp_path: Path) -> None:
-    _run([sys.executable, "-c", READ, json.dumps(logged)])
-    # And what we wrote, MLflow's client lists and downloads.
-    program = (
-        "import mlflow, sys\n"
-        "uri = f'runs:/{sys.argv[1]}/written'\n"
-        "print([f.path for f in mlflow.artifacts.list_artifacts(uri)])\n"
-        "print(open(mlflow.artifacts.download_artifacts(f'{uri}/by us.txt')).read())\n"
-    )
-    told = _run([sys.executable, "-c", program, logged["run"]]).splitlines()
-    assert told[-2:] == ["['written/by us.txt']", "ours"]
+def _log_in(how: str, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the login that is named; only the tests' own can do anything on the server."""
+    username, password, url = USERNAME, PASSWORD, server.url
+    if how in {"another password", "another user"}:
+        password = "not the pässword"
+    if how == "another user":
+        username = "somebody else"
+        with contextlib.suppress(urllib.error.HTTPError):  # it has it
+            server.api("POST", "users/create", username=username, password=password)
+    if how == "the URI":
+        userinfo = f"{urllib.parse.quote(username)}:{urllib.parse.quote(password)}"
+        url = url.replace("//", f"//{userinfo}@")
+    elif how == "the file":
+        folder = Path.home() / ".mlflow"
+        folder.mkdir()
+        (folder / "credentials").write_text(
+            "[mlflow]\n"
+            f"mlflow_tracking_username = {username}\nmlflow_tracking_password = {password}\n"
+        )
+    elif "token" in how:
+        token = TOKEN if how == "a token" else "another"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    elif how != "nobody":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", username)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+
+
+@pytest.mark.parametrize("how", ["variables", "the file", "a token", "the URI"])
+def test_logins(
+    mlflow_server_with_login: MlflowServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = mlflow_server_with_login.new_run()
+    _log_in(how, mlflow_server_with_login, monkeypatch)
+    uris = [f"runs:/{info['run_id']}/a b", f"{info['artifact_uri']}/a b"]
+    with mlartifacts.open(uris[0], "w") as file:
+        file.write(how)
+    for uri in uris:
+        with mlartifacts.open(uri, "r") as file:
+            assert file.read() == how
+
+
+@pytest.mark.parametrize("how", ["nobody", "another password", "another token", "another user"])
+def test_refused_logins(
+    mlflow_server_with_login: MlflowServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = mlflow_server_with_login.new_run()
+    _log_in(how, mlflow_server_with_login, monkeypatch)
+    status = "403" if how == "another user" else "401"
+    for uri in (f"runs:/{info['run_id']}/a b", f"{info['artifact_uri']}/a b"):
+        for act in (
+            lambda uri: mlartifacts.open(uri).open(),
+            lambda uri: mlartifacts.open(uri, "w").open().close(),
+            lambda uri: mlartifacts.filesystem(uri).ls(mlartifacts.url_to_fs(uri)[1]),
+            lambda uri: mlartifacts.filesystem(uri).exists(mlartifacts.url_to_fs(uri)[1]),
+        ):
+            with pytest.raises(PermissionError, match=status) as caught:
+                act(uri)
+            assert caught.value.filename
+            assert "pässword" not in str(caught.value)
 
 
 def test_moved_aliases_and_deleted_runs(
@@ -147,10 +191,15 @@ def test_moved_aliases_and_deleted_runs(
         "models:/nobody@best",
         "models:/nobody/latest",
         "models:/nobody/Production",
+        "models:/somebody/99",
+        "models:/somebody@worst",
+        "models:/somebody/Staging",
+        "models:/somebody/Nonsense",
         "models:/m-" + "0" * 32,
     ],
 )
 def test_what_is_not_there(mlflow_server: MlflowServer, uri: str) -> None:
+    _known(mlflow_server)
     with pytest.raises(Unresolved, match="knows no") as caught:
         mlartifacts.resolve(f"{uri}/x" if "m-" in uri else uri, mlflow_server.url)
     assert caught.value.filename == uri
@@ -159,6 +208,14 @@ def test_what_is_not_there(mlflow_server: MlflowServer, uri: str) -> None:
     assert not fs.exists(path)
     with pytest.raises(FileNotFoundError):
         fs.open(path)
+
+
+def _known(server: MlflowServer) -> None:
+    """Have a model ``somebody``, with one version."""
+    with contextlib.suppress(urllib.error.HTTPError):  # it has it
+        server.api("POST", "registered-models/create", name="somebody")
+        source = server.new_run()["artifact_uri"]
+        server.api("POST", "model-versions/create", name="somebody", source=source)
 
 
 FILE_STORE = """
@@ -221,18 +278,3 @@ def test_a_database(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"{InvalidConfig.__name__}: The tracking URI sqlite:" in done.stderr
     assert "mlflow package, which is not installed" in done.stderr
-
-
-# It has no path flavour of its own for runs, takes its default, and says so.
-@pytest.mark.filterwarnings("ignore:Could not find default for known protocol:UserWarning")
-def test_upath(mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: Any) -> None:
-    from upath import UPath
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
-    info = mlflow_server.new_run(mlflow_server.new_experiment(f"file://{tmp_path}"))
-    path = UPath(f"runs://{info['run_id']}") / "folder" / "a b.txt"
-    path.write_text("über")
-    assert path.read_text() == "über"
-    assert [each.name for each in path.parent.iterdir()] == ["a b.txt"]
-    path.unlink()
-    assert not path.exists()

@@ -44,6 +44,7 @@ class Scripted:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 outer.requests.append((self.command, self.path, dict(self.headers)))
                 answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 if answer is None:  # break off
@@ -55,6 +56,9 @@ class Scripted:
                 self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
                 self.wfile.write(answer.body)
+
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -188,6 +192,38 @@ def test_errors(server, answer, kind, said):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("uri", "body"),
+    [
+        ("runs:/abc", {}),
+        ("runs:/abc", {"run": None}),
+        ("runs:/abc", {"run": {"info": {"artifact_uri": "", "experiment_id": "0"}}}),
+        ("models:/churn/1", {"artifact_uri": None}),
+        ("models:/churn@best", {}),
+        ("models:/churn@best", {"model_version": {"version": "../3"}}),
+        ("models:/churn/latest", {"model_versions": [{"version": "x"}]}),
+        ("models:/m-" + "0" * 32, {"model": {"info": "x"}}),
+    ],
+)
+def test_json_of_something_else(server, uri, body):
+    """It is no answer that the run or the model is not there."""
+    server.answers = [Answer(body=json.dumps(body).encode())]
+    with pytest.raises(OSError, match="no MLflow server") as caught:
+        resolved(server, uri)
+    assert not isinstance(caught.value, FileNotFoundError)
+    assert caught.value.filename == server.url
+
+
+def test_models_of_something_else(server):
+    """The same for the models of a run, which a server before MLflow 3 does not have."""
+    run = {"info": {"artifact_uri": "/a", "experiment_id": "0"}, "outputs": {"model_outputs": [1]}}
+    for said, found in ((Answer(404, b"<html>"), "/a/model"), (Answer(body=b'{"models": 1}'), "")):
+        server.answers = [Answer(body=json.dumps({"run": run}).encode()), said]
+        run_id = "old" if found else "other"
+        with contextlib.nullcontext() if found else pytest.raises(OSError, match="no MLflow"):
+            assert resolved(server, f"runs:/{run_id}/model") == found
+
+
 def test_server_down(refused_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
     with pytest.raises(ConnectionRefusedError, match="tracking server cannot be reached") as caught:
@@ -214,6 +250,10 @@ def test_a_place_that_no_store_serves(server):
     fs = mlartifacts.filesystem("runs", tracking_uri=server.url)
     with pytest.raises(InvalidURI, match="runs:/abc lies at dbfs:/x.*Schemes: "):
         fs.cat_file("abc/x")
+    server.answers = [Answer(body=b'{"artifact_uri": "nope:/x"}')]
+    fs = mlartifacts.filesystem("models", tracking_uri=server.url)
+    with pytest.raises(InvalidURI, match="models:/churn/1 lies at nope:/x.*Schemes: "):
+        fs.cat_file("churn/1/x")
 
 
 def test_a_server_under_a_prefix(server):
