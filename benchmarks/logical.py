@@ -84,7 +84,7 @@ def _fill(run: str) -> int:
     assert set(COLUMNS) < set(columns)
     uri = f"{run}/{PATHS['first row']}"
     with mlartifacts.open(uri, "wb") as file:
-        pq.write_table(pa.table(columns), file, compression="none")
+        pq.write_table(pa.table(columns), file, compression="none", use_dictionary=False)
     fs, path = mlartifacts.url_to_fs(f"{run}/{PATHS['folder']}")
     fs.pipe({f"{path}/{number:03}.json": b"x" * 1000 for number in range(FILES)})
     size: int = fs.size(mlartifacts.url_to_fs(uri)[1])
