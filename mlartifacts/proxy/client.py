@@ -123,7 +123,8 @@ class Client:
                 target,
                 headers=told,
                 allow_redirects=False,
-                skip_auto_headers=("Content-Type",),
+                # A signature holds for the headers that were signed, and no type was.
+                skip_auto_headers=() if own else ("Content-Type",),
                 ssl=tls,
                 **options,
             ) as response:

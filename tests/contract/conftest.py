@@ -63,6 +63,11 @@ def tracked_on_s3(mlflow_server: Any, moto_server: Any) -> Tracked:
 
 
 @pytest.fixture
+def proxy_on_s3(mlflow_server_proxying_s3: Any, moto_server: Any) -> tuple[Any, Any]:
+    return mlflow_server_proxying_s3, moto_server
+
+
+@pytest.fixture
 def located(harbour: Harbour) -> tuple[Any, str]:
     return mlartifacts.url_to_fs(harbour.base, **harbour.options)
 

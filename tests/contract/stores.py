@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from fsspec.tests.abstract import AbstractCopyTests, AbstractPutTests
 
 import mlartifacts
 from tests.contract import workers
@@ -72,6 +73,8 @@ class Harbour:
     #: Whether another harbour runs the same code up to the driver: then fsspec's hundred cases of
     #: patterns, which no server sees, run on that one alone.
     sibling: ClassVar[bool] = False
+    #: A name that a layer may cut where it takes it for a URL.
+    cut: ClassVar[str] = "file #1"
     #: A test's name -> why this store differs; the method of that name says how.
     exceptions: ClassVar[Mapping[str, str]] = {}
 
@@ -257,19 +260,28 @@ class S3(Bucket):
     def _bucket(self) -> str:
         return urllib.parse.urlsplit(self.base).netloc
 
+    @property
+    def prefix(self) -> str:
+        """What the keys of its files begin with."""
+        return ""
+
     def seed(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
-            self.server.request("PUT", f"/{self._bucket}/{urllib.parse.quote(name)}", data)
+            key = urllib.parse.quote(self.prefix + name)
+            self.server.request("PUT", f"/{self._bucket}/{key}", data)
 
     def stored(self) -> dict[str, bytes]:
-        listing = self.server.request("GET", f"/{self._bucket}?list-type=2&encoding-type=url")
+        query = f"list-type=2&encoding-type=url&prefix={urllib.parse.quote(self.prefix)}"
+        listing = self.server.request("GET", f"/{self._bucket}?{query}")
         keys = [
             urllib.parse.unquote(element.text or "")
             for element in ElementTree.fromstring(listing).iter()
             if element.tag.endswith("}Key")
         ]
         return {
-            key: self.server.request("GET", f"/{self._bucket}/{urllib.parse.quote(key)}")
+            key.removeprefix(self.prefix): self.server.request(
+                "GET", f"/{self._bucket}/{urllib.parse.quote(key)}"
+            )
             for key in keys
         }
 
@@ -859,16 +871,8 @@ class RunsS3(_Logical, S3):
         return urllib.parse.urlsplit(self._place).netloc
 
     @property
-    def _prefix(self) -> str:
+    def prefix(self) -> str:
         return urllib.parse.urlsplit(self._place).path.strip("/") + "/"
-
-    def seed(self, files: Mapping[str, bytes]) -> None:
-        super().seed({self._prefix + name: data for name, data in files.items()})
-
-    def stored(self) -> dict[str, bytes]:
-        found = super().stored()
-        assert all(name.startswith(self._prefix) for name in found)
-        return {name.removeprefix(self._prefix): data for name, data in found.items()}
 
 
 class ModelsS3(RunsS3):
@@ -885,6 +889,219 @@ class ModelsS3(RunsS3):
         api("POST", "model-versions/create", name=f"model {run}", source=self._place)
         api("POST", "registered-models/alias", name=f"model {run}", alias="best", version="1")
         return f"models://model {run}@best"
+
+
+class _Proxied(Harbour):
+    """Common to what goes through MLflow's server: a directory is there if a file is in it."""
+
+    scheme = "mlflow-artifacts"
+    directories = False
+    over_http = True
+    cut = "file ?1"
+    secrets = ("testing-token",)
+    _decoded = "MLflow's server decodes '%41', and refuses '#': another file could be meant"
+    _decoy = "one of the decoys is such a name"
+    _anywhere = "the server makes whatever is above a file that is written"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_no_host": "the tracking URI says the host where a URI names none",
+        "test_copy_a_tree_to_a_root_that_is_not_there": _anywhere,
+        "test_write_to_a_root_that_is_not_there": _anywhere,
+        "test_name_is_read_as_it_is": _decoded,
+        "test_name_is_literal[space]": _decoy,
+        "test_name_is_literal[hash]": _decoded,
+        "test_name_is_literal[percent]": _decoded,
+        "test_name_is_literal[encoded slash]": _decoded,
+        "test_directory_name_is_literal[a#b]": _decoded,
+        "test_directory_name_is_literal[%41]": _decoded,
+    }
+
+    @property
+    def env(self) -> dict[str, str]:
+        patience = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}
+        return {**super().env, **patience, "MLFLOW_TRACKING_TOKEN": self.secrets[0]}
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        tracking = {"MLFLOW_TRACKING_URI": f"http://{host}:{port}"}
+        return Place(self.uri("file"), {**self.env, **tracking})
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        return {"tracking_uri": self.tracking.url}
+
+    @property
+    def tracking(self) -> Any:
+        return self.server
+
+    async def close(self, fs: Any) -> None:
+        await (await fs.set_session()).close()
+
+    def test_no_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for uri in ("mlflow-artifacts:/a/b", "mlflow-artifacts:///a/b", "mlflowartifacts:/a/b/"):
+            fs, path = mlartifacts.url_to_fs(uri)
+            assert (fs.client.url, path) == (self.tracking.url, "a/b")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        with pytest.raises(mlartifacts.InvalidConfig, match="MLFLOW_TRACKING_URI"):
+            mlartifacts.url_to_fs("mlflow-artifacts:/a/b")
+
+    def test_copy_a_tree_to_a_root_that_is_not_there(self, fs: Any, root: str) -> None:
+        self.seed({"tree/one": b"1", "tree/deep/two": b"2"})
+        elsewhere = fs._strip_protocol(self.missing_root)
+        fs.copy(f"{root}/tree", f"{elsewhere}/copy", recursive=True)
+        assert fs.cat_file(f"{elsewhere}/copy/deep/two") == b"2"
+        fs.rm(elsewhere, recursive=True)
+
+    def test_write_to_a_root_that_is_not_there(self) -> None:
+        fs, root = mlartifacts.url_to_fs(self.missing_root)
+        fs.pipe_file(f"{root}/file", b"x")
+        assert fs.cat_file(f"{root}/file") == b"x"
+        fs.rm(root, recursive=True)
+
+    def test_name_is_literal(
+        self, fs: Any, root: str, names: tuple[str, list[str]], tmp_path: Path
+    ) -> None:
+        from tests.contract.test_names import test_name_is_literal
+
+        name, decoys = names
+        if name == "a b":
+            test_name_is_literal(self, fs, root, (name, decoys[1:]), tmp_path)
+        else:
+            self._refused(fs, root, name, decoys[:1])
+
+    def test_directory_name_is_literal(self, fs: Any, root: str, name: str) -> None:
+        self._refused(fs, root, f"{name}/file", ["A/file", "a/file"])
+
+    def _refused(self, fs: Any, root: str, name: str, decoys: list[str]) -> None:
+        seeded = {name: b"x"} | dict.fromkeys(decoys, b"decoy")
+        self.seed(seeded)
+        path = f"{root}/{name}"
+        for act in (
+            lambda: fs.cat_file(path),
+            lambda: fs.open(path),
+            lambda: fs.open(path, "wb"),
+            lambda: fs.pipe_file(path, b"y"),
+            lambda: fs.rm(path),
+            lambda: fs.cp_file(path, f"{root}/copy"),
+        ):
+            with pytest.raises(OSError, match="takes this name for another") as caught:
+                act()
+            assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, path)
+        assert self.stored() == seeded
+        if "/" not in name:  # it is shown what is there
+            assert path in fs.ls(root, detail=False)
+
+    def test_name_is_read_as_it_is(self, harbour: Harbour, fs: Any, root: str) -> None:
+        from tests.contract.test_names import READABLE, read_names
+
+        carried = [name for name in READABLE if name not in ("a#b", "%41")]
+        read_names(harbour, fs, root, carried)
+
+
+class ProxiedLocal(_Proxied, Folder):
+    """MLflow's server on a local directory, which answers with ranges."""
+
+    name = "mlflow-artifacts"
+    fixture = "mlflow_server"
+    _stays = "a directory of the server's disk stays when what was in it is gone"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **_Proxied.exceptions,
+        "test_copy_directory_to_new_directory": _stays,
+        "test_put_directory_to_new_directory": _stays,
+        "test_copy_directory_without_files_with_same_name_prefix": _stays,
+        "test_put_directory_without_files_with_same_name_prefix": _stays,
+    }
+
+    # The same tests, as on stores that have directories: this one's must be there before.
+
+    def test_copy_directory_to_new_directory(
+        self, fs: Any, fs_join: Any, fs_bulk_operations_scenario_0: str, fs_target: str
+    ) -> None:
+        (self.folder / "target").mkdir()
+        AbstractCopyTests().test_copy_directory_to_new_directory(
+            fs, fs_join, fs_bulk_operations_scenario_0, fs_target, True
+        )
+
+    def test_put_directory_to_new_directory(
+        self, fs: Any, fs_join: Any, fs_target: str, local_bulk_operations_scenario_0: str
+    ) -> None:
+        (self.folder / "target").mkdir()
+        AbstractPutTests().test_put_directory_to_new_directory(
+            fs, fs_join, fs_target, local_bulk_operations_scenario_0, True
+        )
+
+    def test_copy_directory_without_files_with_same_name_prefix(
+        self, fs: Any, fs_join: Any, fs_target: str, fs_dir_and_file_with_same_name_prefix: str
+    ) -> None:
+        AbstractCopyTests().test_copy_directory_without_files_with_same_name_prefix(
+            fs, fs_join, fs_target, fs_dir_and_file_with_same_name_prefix, True
+        )
+
+    def test_put_directory_without_files_with_same_name_prefix(
+        self,
+        fs: Any,
+        fs_join: Any,
+        fs_target: str,
+        local_join: Any,
+        local_dir_and_file_with_same_name_prefix: str,
+    ) -> None:
+        AbstractPutTests().test_put_directory_without_files_with_same_name_prefix(
+            fs, fs_join, fs_target, local_join, local_dir_and_file_with_same_name_prefix, True
+        )
+
+    def new_base(self) -> str:
+        path = super().new_base().removeprefix("mlflow-artifacts:")
+        self.folder = Path(self.server.artifacts) / path.strip("/")
+        self.folder.mkdir(parents=True)
+        return f"mlflow-artifacts://{path}"
+
+
+class ProxiedS3(_Proxied, S3):
+    """MLflow's server on S3, which is read from by presigned URLs, and written to in parts."""
+
+    exceptions: ClassVar[Mapping[str, str]] = {**Bucket.exceptions, **_Proxied.exceptions}
+    name = "mlflow-artifacts-s3"
+    fixture = "proxy_on_s3"
+    sibling = True
+    secrets = ("testing-token", "X-Amz-Signature", "X-Amz-Credential")
+
+    def __init__(self, server: tuple[Any, Any], home: Path) -> None:
+        self._tracking, store = server
+        super().__init__(store, home)
+
+    @property
+    def tracking(self) -> Any:
+        return self._tracking
+
+    @property
+    def env(self) -> dict[str, str]:
+        in_parts = {
+            "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "5500000",
+            "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": "5300000",
+            "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": "2000000",
+        }
+        return {**_Proxied.env.fget(self), **self.tracking.env, **in_parts}  # type: ignore[attr-defined]
+
+    def new_base(self) -> str:
+        path = self.tracking.new_root().removeprefix("mlflow-artifacts:").strip("/")
+        store = urllib.parse.urlsplit(self.tracking.artifacts)
+        self._place = store.netloc, f"{store.path.strip('/')}/{path}/".lstrip("/")
+        return f"mlflow-artifacts://{self.tracking.url.partition('://')[2]}/{path}"
+
+    def elsewhere(self, host: str, port: int) -> Place:
+        path = urllib.parse.urlsplit(self.base).path
+        return Place(f"mlflow-artifacts://{host}:{port}{path}/file")
+
+    @property
+    def rescue(self) -> dict[str, Any]:
+        """None: the URI names the server."""
+        return {}
+
+    @property
+    def _bucket(self) -> str:
+        return self._place[0]
+
+    @property
+    def prefix(self) -> str:
+        return self._place[1]
 
 
 HARBOURS: tuple[type[Harbour], ...] = (
@@ -904,6 +1121,8 @@ HARBOURS: tuple[type[Harbour], ...] = (
     RunsLocal,
     RunsS3,
     ModelsS3,
+    ProxiedLocal,
+    ProxiedS3,
 )
 
 

@@ -113,9 +113,9 @@ def test_an_option_beats_the_uri_and_the_environment(
 
 
 def test_cache_chain(harbour: Harbour, tmp_path: Any) -> None:
-    harbour.seed({"file #1": b"data"})
+    harbour.seed({harbour.cut: b"data"})
     options = {**harbour.options, "simplecache": {"cache_storage": str(tmp_path / "cache")}}
-    uri = f"simplecache::{harbour.uri('file #1')}"
+    uri = f"simplecache::{harbour.uri(harbour.cut)}"
     for _ in range(2):
         with mlartifacts.open(uri, **options) as file:
             assert file.read() == b"data"
@@ -178,7 +178,7 @@ def test_registered(harbour: Harbour, registered: None, tmp_path: Any) -> None:
 
 
 #: Schemes that nobody but MLflow speaks: fsspec knows them by entry points.
-MLFLOWS_ALONE = ("wasbs", "wasb", "viewfs", "runs", "models")
+MLFLOWS_ALONE = ("wasbs", "wasb", "viewfs", "runs", "models", "mlflow-artifacts")
 
 
 def test_unregistered(harbour: Harbour) -> None:

@@ -176,7 +176,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                     await self._file(path)
                 raise
 
-        return await self.client.persist(once)
+        with self._explaining(path):
+            return await self.client.persist(once)
 
     # ---- Connections -----------------------------------------------------------------------
 
