@@ -283,3 +283,28 @@ def test_a_database(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"{InvalidConfig.__name__}: The tracking URI sqlite:" in done.stderr
     assert "mlflow package, which is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("named", ["by its host", "by the tracking URI"])
+def test_universal_pathlib_behind_a_proxy(
+    mlflow_server: MlflowServer,
+    mlflow_server_proxying_s3: MlflowServer,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from upath import UPath
+
+    root = mlflow_server.new_root().removeprefix("mlflow-artifacts:")
+    host, tracking = "", mlflow_server.url
+    if named == "by its host":
+        host, tracking = urllib.parse.urlsplit(tracking).netloc, mlflow_server_proxying_s3.url
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    path = UPath(f"mlflowartifacts://{host}{root}") / "folder" / "a b.txt"
+    assert str(path) == f"mlflowartifacts://{host}{root}/folder/a b.txt"
+    path.write_text("über")
+    uri = f"{mlflow_server.url}/api/2.0/mlflow-artifacts/artifacts{root}/folder/a b.txt"
+    assert mlartifacts.open(uri, "r").open().read() == path.read_text() == "über"
+    assert list(path.parent.iterdir()) == [path]
+    assert [each.read_text() for each in path.parent.parent.glob("*/*.txt")] == ["über"]
+    path.unlink()
+    assert not path.exists()
