@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -66,7 +67,10 @@ class Client:
         self._origin = yarl.URL(self.url).origin()
         login = Login.of(server, environment)
         self._authorization = None if anon else login.authorization
-        self._tls = login.context()
+        # Made if it comes to TLS: to read every authority that is trusted takes 20 ms.
+        self._tls = functools.lru_cache(1)(login.context)
+        if server.scheme == "https":
+            self._tls()  # a setting that cannot be used is told here
         self._store_tls = _store_tls(environment)
         self._patience = Patience(environment)
         seconds = environment.transfer_timeout() or self._patience.timeout
@@ -117,7 +121,7 @@ class Client:
             told = {**_UNPACKED, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
-            tls = self._tls if own else self._store_tls
+            tls = self._tls() if own and target.scheme == "https" else self._store_tls
             async with self.connect().request(
                 method,
                 target,

@@ -83,6 +83,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._upload_parts: bool | None = options.pop("multipart_upload", None)
         self._presigned: bool | None = options.pop("multipart_download", None)
         self._offered: wire.Capabilities | None = None
+        self._asking = asyncio.Lock()
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
         self._upload_part: int = options.pop("multipart_upload_chunk_size")
         self._download_part: int = options.pop("multipart_download_chunk_size")
@@ -203,14 +204,15 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         """Whether presigned URLs are used: as the caller or the environment says, or the server."""
         if told is not None:
             return told
-        if self._offered is None:
-            try:
-                answer = await self._json("GET", wire.SERVER_INFO, again=False)
-            except (Refused, NotMLflow) as error:
-                if isinstance(error, Refused) and error.status in TRANSIENT | {401, 403}:
-                    raise
-                answer = {}  # an older server
-            self._offered = wire.Capabilities.of(answer)
+        async with self._asking:  # of many readers at once, one asks
+            if self._offered is None:
+                try:
+                    answer = await self._json("GET", wire.SERVER_INFO, again=False)
+                except (Refused, NotMLflow) as error:
+                    if isinstance(error, Refused) and error.status in TRANSIENT | {401, 403}:
+                        raise
+                    answer = {}  # an older server
+                self._offered = wire.Capabilities.of(answer)
         return bool(getattr(self._offered, what))
 
     # ---- Looking ---------------------------------------------------------------------------
