@@ -31,7 +31,7 @@ _PLAIN = {
 
 def measure(directory: Path, name: str, s3: Any) -> None:
     """Print how reading a run compares to downloading it, by where its artifacts lie."""
-    os.environ.update(_PLAIN)
+    os.environ.update(_PLAIN, PYTHONPYCACHEPREFIX=str(directory / "compiled"))
     with mlflow_server.serve(directory / "tracking") as server:
         os.environ.update(server.env)
         s3_root = "s3://logical"
@@ -84,16 +84,19 @@ def _fill(run: str) -> int:
     assert set(COLUMNS) < set(columns)
     uri = f"{run}/{PATHS['first row']}"
     with mlartifacts.open(uri, "wb") as file:
-        pq.write_table(pa.table(columns), file, compression="none")
+        pq.write_table(pa.table(columns), file, compression="none", use_dictionary=False)
     fs, path = mlartifacts.url_to_fs(f"{run}/{PATHS['folder']}")
     fs.pipe({f"{path}/{number:03}.json": b"x" * 1000 for number in range(FILES)})
     size: int = fs.size(mlartifacts.url_to_fs(uri)[1])
     return size
 
 
-def _cold(who: str, what: str, uri: str, **env: str) -> None:
+def _cold(who: str, what: str, uri: str, **changed: str) -> None:
+    env = {**os.environ, **changed}
+    # Both find their modules compiled, as installed packages are: by the first run at least.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-m", "benchmarks.ways", who, what, uri]
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
 

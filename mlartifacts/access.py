@@ -288,6 +288,8 @@ def to_url(uri: str | os.PathLike[str]) -> str:
         rest = path.replace("%", "%25")  # file: URIs are percent-decoded
     elif "://" in text:
         rest = text.partition("://")[2]
+    elif scheme in {"mlflow-artifacts", "mlflowartifacts"}:
+        rest = f"/{path}"  # what stands before the path would be a server
     else:
         rest = path
     alias = ALIAS + scheme

@@ -6,8 +6,9 @@ server (``mlflow/server/handlers.py`` and ``artifact_router.py``, 3.17).
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlparse, urlunparse
@@ -55,6 +56,17 @@ class BadAnswer(OSError):
         super().__init__(errno.EPROTO, reason)
 
 
+@contextlib.contextmanager
+def _formed() -> Iterator[None]:
+    """Reading an answer whose form may be another's."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # What it says of a signed URL is not shown.
+        reason = f"what answers is no MLflow server: its JSON is another's ({type(error).__name__})"
+        raise BadAnswer(reason) from error
+
+
 def below(route: str, path: str) -> str:
     """The URL path of an artifact below a route; every character of its name is literal."""
     return f"{route}/{quote(path, safe='/')}" if path else route
@@ -89,13 +101,15 @@ class Entry:
     size: int
 
     @classmethod
+    @_formed()
     def all_of(cls, answer: Mapping[str, Any]) -> list[Entry]:
         """The entries of a listing.
 
         Raises
         ------
         BadAnswer
-            A name in it would lead out of the directory that was listed, or is none.
+            A name in it would lead out of the directory that was listed, or is none; or this is
+            no listing.
         """
         found = []
         for each in answer.get("files", []):
@@ -127,6 +141,7 @@ class Presigned:
     size: int | None
 
     @classmethod
+    @_formed()
     def of(cls, answer: Mapping[str, Any]) -> Presigned:
         """What a server answers."""
         size = answer.get("file_size")
@@ -171,6 +186,7 @@ class Upload:
     parts: tuple[Part, ...]
 
     @classmethod
+    @_formed()
     def of(cls, answer: Mapping[str, Any]) -> Upload:
         """What a server answers."""
         parts = (

@@ -27,6 +27,8 @@ default_permission = NO_PERMISSIONS
 database_uri = sqlite:///{database}
 admin_username = {username}
 authorization_function = token_or_password:authenticate
+# Else each request takes as long as a check of a password is meant to.
+auth_cache_ttl_seconds = 600
 """
 
 # MLflow has a hook for other logins than its own: tokens are such a one.

@@ -101,6 +101,16 @@ def test_urls_for_others():
     assert mlartifacts.to_url("runs:/8f/data/x.parquet") == "runs://8f/data/x.parquet"
     assert mlartifacts.to_url("models:/churn@best/MLmodel") == "models://churn@best/MLmodel"
     assert mlartifacts.to_url("models:/churn/1/MLmodel") == "models://churn/1/MLmodel"
+    assert mlartifacts.to_url("mlflow-artifacts:/1/8f/x") == "mlflow-artifacts:///1/8f/x"
+    assert mlartifacts.to_url("mlflowartifacts://h:5/1/x") == "mlflowartifacts://h:5/1/x"
+
+
+def test_urls_of_the_web():
+    url = "https://h/prefix/api/2.0/mlflow-artifacts/artifacts/1/8f"
+    fs, path = mlartifacts.url_to_fs(f"{url}/a%20b/%C3%BC")
+    assert path == "1/8f/a b/ü"
+    assert fs.unstrip_protocol(path) == f"{url}/a%20b/%C3%BC"
+    assert mlartifacts.url_to_fs(fs.unstrip_protocol(path)) == (fs, path)
 
 
 def test_physical_uris_are_their_own_place():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -56,11 +57,7 @@ SERVERS = {
     "login": "mlflow_server_with_login",
 }
 
-WRITTEN = {
-    "written/by us.txt": b"ours",
-    "written/ünï/c.bin": bytes(range(256)),
-    "written/a#b?c%41.txt": b"hard",
-}
+WRITTEN = {"written/by us.txt": b"ours", "written/ünï/c.bin": bytes(range(256))}
 
 
 @pytest.mark.parametrize("setting", SERVERS)
@@ -81,12 +78,20 @@ def test_what_mlflow_logs_is_read_without_it(
     ours = {f"runs:/{run}/{name}": data for name, data in WRITTEN.items()}
     without_mlflow.submit(reader.write, env, ours).result()
     seen = real_client.submit(client.listed, env, run, "written").result()
-    assert seen == ["written/a#b?c%41.txt", "written/by us.txt", "written/ünï"]
+    assert seen == ["written/by us.txt", "written/ünï"]
     for name, data in WRITTEN.items():
-        # It cuts its own runs:/ URI at '#'.
-        if "#" not in name:
-            target = str(tmp_path)
-            assert real_client.submit(client.downloaded, env, run, name, target).result() == data
+        target = str(tmp_path)
+        assert real_client.submit(client.downloaded, env, run, name, target).result() == data
+    odd = {f"runs:/{run}/odd/a#b?c%41.txt": b"odd"}
+    if setting.startswith("direct"):
+        without_mlflow.submit(reader.write, env, odd).result()
+        seen = real_client.submit(client.listed, env, run, "odd").result()
+        assert seen == ["odd/a#b?c%41.txt"]
+    else:
+        # MLflow's server would take this for the name of another file.
+        with pytest.raises(OSError, match="for another") as caught:
+            without_mlflow.submit(reader.write, env, odd).result()
+        assert caught.value.errno == errno.EINVAL
 
 
 def _run(arguments: list[str]) -> str:
@@ -278,3 +283,28 @@ def test_a_database(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"{InvalidConfig.__name__}: The tracking URI sqlite:" in done.stderr
     assert "mlflow package, which is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("named", ["by its host", "by the tracking URI"])
+def test_universal_pathlib_behind_a_proxy(
+    mlflow_server: MlflowServer,
+    mlflow_server_proxying_s3: MlflowServer,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from upath import UPath
+
+    root = mlflow_server.new_root().removeprefix("mlflow-artifacts:")
+    host, tracking = "", mlflow_server.url
+    if named == "by its host":
+        host, tracking = urllib.parse.urlsplit(tracking).netloc, mlflow_server_proxying_s3.url
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    path = UPath(f"mlflowartifacts://{host}{root}") / "folder" / "a b.txt"
+    assert str(path) == f"mlflowartifacts://{host}{root}/folder/a b.txt"
+    path.write_text("über")
+    uri = f"{mlflow_server.url}/api/2.0/mlflow-artifacts/artifacts{root}/folder/a b.txt"
+    assert mlartifacts.open(uri, "r").open().read() == path.read_text() == "über"
+    assert list(path.parent.iterdir()) == [path]
+    assert [each.read_text() for each in path.parent.parent.glob("*/*.txt")] == ["über"]
+    path.unlink()
+    assert not path.exists()

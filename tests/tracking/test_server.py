@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import errno
 import http.server
 import json
 import threading
@@ -259,6 +260,90 @@ def test_a_place_that_no_store_serves(server):
 def test_a_server_under_a_prefix(server):
     assert mlartifacts.resolve("runs:/abc", f"{server.url}/mlflow/") == "/artifacts/of/it"
     assert server.requests[0][1] == "/mlflow/api/2.0/mlflow/runs/get?run_id=abc"
+
+
+# ---- What a proxy of artifacts says ------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The filesystem of ``mlflow-artifacts:`` on a server that says what it is told to."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    return mlartifacts.filesystem("mlflow-artifacts")
+
+
+LOOKING: dict[str, Callable[[Any], object]] = {
+    "ls": lambda fs: fs.ls("1/run"),
+    "find": lambda fs: fs.find("1/run"),
+    "walk": lambda fs: list(fs.walk("1/run", on_error="raise")),
+    "info": lambda fs: fs.info("1/run/x"),
+    "exists": lambda fs: fs.exists("1/run/x"),
+    "rm": lambda fs: fs.rm("1/run/x", recursive=True),
+    "get": lambda fs: fs.get("1/run", "got", recursive=True),
+}
+
+
+@pytest.mark.parametrize("look", LOOKING)
+@pytest.mark.parametrize("name", ["../x", "..", ".", "", "a/b", "/etc/passwd", None, 3])
+def test_listings_that_lead_elsewhere(
+    server: Scripted, proxied: Any, name: Any, look: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = sorted(tmp_path.rglob("*"))
+    bad = {"files": [{"path": "x", "file_size": 1}, {"path": name, "file_size": 1}]}
+    server.answers = [Answer(body=json.dumps(bad).encode())]
+    with pytest.raises(OSError, match="no name of a file") as caught:
+        LOOKING[look](proxied)
+    assert caught.value.errno == errno.EPROTO
+    assert caught.value.filename
+    assert {method for method, _, _ in server.requests} == {"GET"}
+    assert all("/artifacts?path=1" in path for _, path, _ in server.requests)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize("look", ["ls", "exists", "get"])
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        (Answer(200, b"<html>Sign in</html>"), OSError, "no MLflow server.*Sign in"),
+        (Answer(200, b"[]"), OSError, "no MLflow server"),
+        (Answer(200, b'{"files": 3}'), OSError, "no MLflow server"),
+        (
+            Answer(200, b'{"files": [{"path": "run"}, {"path": "x", "file_size": "much"}]}'),
+            OSError,
+            "no MLflow server",
+        ),
+        (Answer(404, b"<html>not found</html>"), OSError, "no artifacts to hand on"),
+        (Answer(401, b"who?"), PermissionError, "401.*MLFLOW_TRACKING_USERNAME"),
+        (Answer(403, b"no"), PermissionError, "without a login .403."),
+        (Answer(503, b"later"), OSError, "503"),
+    ],
+)
+def test_bad_answers_of_a_proxy(
+    server: Scripted,
+    proxied: Any,
+    answer: Answer,
+    kind: type[Exception],
+    said: str,
+    look: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.answers = [answer]
+    with pytest.raises(kind, match=said) as caught:
+        LOOKING[look](proxied)
+    assert not isinstance(caught.value, FileNotFoundError)
+    assert caught.value.filename
+
+
+def test_a_proxy_that_is_down(refused_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
+    for look in LOOKING.values():
+        with pytest.raises(ConnectionRefusedError, match="no connection") as caught:
+            look(mlartifacts.filesystem("mlflow-artifacts"))
+        assert "secret" not in str(caught.value)
 
 
 # ---- Who we are --------------------------------------------------------------------------

@@ -9,7 +9,8 @@ URI                                                       server
 ``https://host/api/2.0/mlflow-artifacts/artifacts/path``  that one
 ========================================================  ======================================
 
-``mlflowartifacts:`` is the same for libraries that take no hyphen in a scheme. The path is below
+``mlflowartifacts:`` is the same for libraries that take no hyphen in a scheme. In URLs of the web
+alone the path is percent-decoded, as there every program encodes it. The path is below
 the server's artifact root; the run's part of it (``1/<run_id>/artifacts``) is nothing special.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
@@ -51,7 +53,7 @@ def path(uri: ArtifactURI) -> str:
         It climbs above the root, or there is a port and no host.
     """
     if uri.scheme in _OVER_HTTP:
-        return absolute(uri.path.partition(ARTIFACTS)[2]).strip("/")
+        return absolute(unquote(uri.path.partition(ARTIFACTS)[2])).strip("/")
     if uri.netloc.isdigit():
         raise InvalidURI(f"{uri} names a port and no host: write {uri.scheme}://host:port/path.")
     _ = uri.port

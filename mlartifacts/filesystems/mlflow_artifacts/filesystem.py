@@ -17,6 +17,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -102,7 +103,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     def unstrip_protocol(self, name: str) -> str:
         """The URI of a path; it never holds a password."""
         root = replace(self.root_uri, password=None)
-        return f"{root}/{self._strip_protocol(name)}"
+        path = self._strip_protocol(name)
+        return f"{root}/{path if root.scheme in STORE.schemes else quote(path)}"
 
     # ---- Errors ----------------------------------------------------------------------------
 
