@@ -130,16 +130,17 @@ def test_a_store_without_parts_gets_one_request(
 
 
 class Hook(Callback):
-    """Does something once, when the first bytes have been sent."""
+    """Does something once, when so many bytes have been sent."""
 
-    def __init__(self, act: Any) -> None:
+    def __init__(self, act: Any, after: int = 1) -> None:
         super().__init__()
-        self.act = act
+        self.act, self.after = act, after
 
     def relative_update(self, inc: int = 1) -> None:
-        act, self.act = self.act, lambda: None
-        act()
         super().relative_update(inc)
+        if self.value >= self.after:
+            act, self.act = self.act, lambda: None
+            act()
 
 
 def test_an_upload_that_fails_is_aborted(
@@ -171,7 +172,7 @@ def test_a_part_that_breaks_off_is_sent_again(
     local = tmp_path / "large"
     local.write_bytes(LARGE)
     fs, root = located(base)
-    fs.put_file(str(local), f"{root}/large", callback=Hook(store.cut))
+    fs.put_file(str(local), f"{root}/large", callback=Hook(store.cut, 6_000_000))
     assert fs.cat_file(f"{root}/large") == LARGE
     assert len([r for r in store.requests if "partNumber" in r.target]) > 3
 
