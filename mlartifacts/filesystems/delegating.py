@@ -19,9 +19,12 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 
 from mlartifacts.access import url_to_fs
+from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI, UnknownScheme
 from mlartifacts.promises import AsyncArtifactFileSystem
-from mlartifacts.tracking.resolver import Resolver, resolver_for
+from mlartifacts.registry import store_for, store_of
+from mlartifacts.tracking.resolver import Resolver, resolver_for, tracking_uri_of
+from mlartifacts.uri import parse
 from mlartifacts.writing import WholeWrite
 
 __all__ = ["DelegatingFileSystem", "Place"]
@@ -134,13 +137,25 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         options = dict(self._of_store)
         if self.asynchronous:
             options["asynchronous"] = True
-        if uri.startswith(("mlflow-artifacts:", "mlflowartifacts:")) and self._uris[0]:
-            options.setdefault("tracking_uri", self._uris[0])
         try:
-            fs, base = url_to_fs(uri, **options)
+            fs, base = url_to_fs(uri, **self._login_for(uri), **options)
         except UnknownScheme as error:
             raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}. {error}") from error
         return Place(fs, base, logical, rest)
+
+    def _login_for(self, uri: str) -> dict[str, Any]:
+        """Whom MLflow's proxy is told that asks, and which one is meant.
+
+        Whoever may make a run may choose where its artifacts lie. The login is the tracking
+        server's: no other host is told it unless the caller wishes so.
+        """
+        place = parse(uri)
+        if store_for(place) is not store_of("mlflow-artifacts"):
+            return {}
+        tracking = tracking_uri_of(self._uris[0], Environment())
+        elsewhere = bool(place.netloc) and place.host != parse(tracking).host
+        derived = {"tracking_uri": tracking, "anon": elsewhere}
+        return {name: value for name, value in derived.items() if name not in self._of_store}
 
     async def _places(self, path: str, hopeful: bool = False) -> list[Place]:
         # Asked on a thread; but fsspec keeps asynchronous filesystems apart by thread.

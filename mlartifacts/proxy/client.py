@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -66,6 +67,7 @@ class Client:
         self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
         self._origin = yarl.URL(self.url).origin()
         login = Login.of(server, environment)
+        self.anon = anon
         self._authorization = None if anon else login.authorization
         # Made if it comes to TLS: to read every authority that is trusted takes 20 ms.
         self._tls = functools.lru_cache(1)(login.context)
@@ -94,7 +96,13 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def ask(
-        self, method: str, url: str, *, headers: Options | None = None, **options: Any
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Options | None = None,
+        body: Callable[[], AsyncIterator[bytes]] | None = None,
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, and follow redirects.
 
@@ -104,6 +112,8 @@ class Client:
         url : str
             An absolute URL, percent-encoded; or a route of the server, with its slash.
         headers : mapping, optional
+        body : callable, optional
+            Gives the bytes to send, from their start each time.
         **options
             aiohttp's.
 
@@ -122,23 +132,34 @@ class Client:
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
             tls = self._tls() if own and target.scheme == "https" else self._store_tls
-            async with self.connect().request(
-                method,
-                target,
-                headers=told,
-                allow_redirects=False,
-                # A signature holds for the headers that were signed, and no type was.
-                skip_auto_headers=() if own else ("Content-Type",),
-                ssl=tls,
-                **options,
-            ) as response:
-                if response.status not in _REDIRECTS or "Location" not in response.headers:
-                    if response.status >= 400 and response.status != 416:
-                        raise await _refused(response, own)
-                    yield response
-                    return
-                target = self._redirected(method, target, response)
-                options.pop("params", None)
+            unread = _Watched(body)
+            try:
+                async with self.connect().request(
+                    method,
+                    target,
+                    headers=told,
+                    allow_redirects=False,
+                    # A signature holds for the headers that were signed, and no type was.
+                    skip_auto_headers=() if own else ("Content-Type",),
+                    ssl=tls,
+                    data=unread.pieces() if body else None,
+                    **options,
+                ) as response:
+                    if response.status not in _REDIRECTS or "Location" not in response.headers:
+                        if response.status >= 400 and response.status != 416:
+                            raise await _refused(response, own)
+                        yield response
+                        return
+                    target = self._redirected(method, target, response)
+            except aiohttp.ClientConnectorError:
+                raise
+            except aiohttp.ClientOSError as error:
+                if unread.failure is not None:
+                    raise unread.failure from None
+                # Its own words show the URL, and so the signature of a presigned one.
+                number = error.errno or errno.ECONNABORTED
+                raise aiohttp.ClientOSError(number, os.strerror(number)) from None
+            options.pop("params", None)
         raise OSError(errno.ELOOP, f"{self.url} redirects without end")
 
     def _redirected(
@@ -215,6 +236,23 @@ class Client:
                     raise
                 after = None
             await asyncio.sleep(self._patience.wait(tries, after))
+
+
+class _Watched:
+    """A body that remembers why it could not be read, which aiohttp makes another error of."""
+
+    def __init__(self, body: Callable[[], AsyncIterator[bytes]] | None) -> None:
+        self._body = body
+        self.failure: Exception | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        assert self._body is not None
+        try:
+            async for piece in self._body():
+                yield piece
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:

@@ -130,10 +130,15 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 
     def _meaning(self, error: Refused) -> tuple[int, str]:
         said = str(error)
-        if error.code == STORE_CODE and error.status in {401, 403}:
-            return errno.EACCES, f"{said} to the presigned URL that the server gave"
+        if error.code == STORE_CODE:
+            known = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT}
+            number = known.get(error.status, errno.EIO)
+            return number, f"{said} to the presigned URL that the server gave"
         if error.status in {401, 403}:
-            return errno.EACCES, refused_login(error.status, self.client.known)
+            hint = refused_login(error.status, self.client.known)
+            if self.client.anon:
+                hint += f"; {self.client.url} is told it by the option anon=False alone"
+            return errno.EACCES, hint
         if error.status == 404 and error.code != "":
             return errno.ENOENT, os.strerror(errno.ENOENT)
         if error.status == 404:
@@ -375,14 +380,14 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         begin = file.tell()
 
         async def once() -> int:
+            if file.tell() != begin:  # not the first try
+                file.seek(begin)
+                file.truncate()
             given = await self._presign(path)
             if given is not None and given.size is not None and given.size > self._download_part:
                 return await self._download_parts(given, given.size, file, callback)
             url, headers = (self._route(path), {}) if given is None else (given.url, given.headers)
             async with self._ask("GET", url, headers=headers) as response:
-                if file.tell() != begin:  # not the first try
-                    file.seek(begin)
-                    file.truncate()
                 callback.set_size(response.content_length)
                 async for piece in response.content.iter_chunked(_PIECE):
                     file.write(piece)
@@ -500,9 +505,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         async def once() -> None:
             # Not in chunks without a length: what breaks off could pass for the whole.
             headers = {"Content-Length": str(body.size)}
-            data = body.pieces(0, body.size, sent)
+            data = functools.partial(body.pieces, 0, body.size, sent)
             try:
-                async with self._ask("PUT", route, headers=headers, data=data):
+                async with self._ask("PUT", route, headers=headers, body=data):
                     pass
             except Refused as error:
                 if error.status == 500:
@@ -550,8 +555,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 
             async def once() -> dict[str, object]:
                 headers = {**part.headers, "Content-Length": str(stop - start)}
-                data = body.pieces(start, stop, sent)
-                async with self._ask("PUT", part.url, headers=headers, data=data) as response:
+                data = functools.partial(body.pieces, start, stop, sent)
+                async with self._ask("PUT", part.url, headers=headers, body=data) as response:
                     return part.done(response.headers.get("ETag", ""))
 
             return await self.client.persist(once)

@@ -1,0 +1,534 @@
+"""What is particular to MLflow's proxy: presigned URLs, answers without ranges, logins, TLS."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.callbacks import Callback
+
+import mlartifacts
+from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.proxy import wire
+from tests.servers import mlflow_server as mlflow_server_module
+from tests.servers import reverse_proxy
+from tests.servers.fixtures import started
+from tests.servers.mlflow_server import MlflowServer
+from tests.servers.moto import Moto
+from tests.servers.reverse_proxy import Answer, Request, Reverse
+from tests.servers.tcp_proxy import Proxy, proxied
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+LARGE = random.Random(17).randbytes(12_000_000)
+IN_PARTS = {
+    "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "10000000",
+    "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": "5300000",
+    "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": "5300000",
+}
+
+
+@pytest.fixture(scope="module")
+def store(moto_server: Moto) -> Iterator[Proxy]:
+    """S3, where its requests are counted and its connections can be cut."""
+    with proxied(moto_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def on_s3(
+    tmp_path_factory: pytest.TempPathFactory, moto_server: Moto, store: Proxy
+) -> Iterator[MlflowServer]:
+    """MLflow's server, whose presigned URLs lead to `store`."""
+    serving = mlflow_server_module.serve(
+        tmp_path_factory.mktemp("on_s3"),
+        artifacts=f"{moto_server.new_root()}/root of artifacts",
+        env={**moto_server.env, "MLFLOW_S3_ENDPOINT_URL": store.url},
+    )
+    with started(serving, "mlflow") as server:
+        yield server
+
+
+@pytest.fixture
+def front(on_s3: MlflowServer, store: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reverse]:
+    """What stands before that server, as the tracking URI."""
+    with reverse_proxy.serve(on_s3.url) as front:
+        for name, value in IN_PARTS.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
+        store.reset()
+        yield front
+    store.reset()
+
+
+@pytest.fixture
+def base(on_s3: MlflowServer) -> str:
+    """The URI of a fresh run's artifacts."""
+    return on_s3.new_root()
+
+
+def located(uri: str, **options: Any) -> tuple[Any, str]:
+    return mlartifacts.url_to_fs(uri, **options)
+
+
+# ---- Presigned URLs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said_by", ["the server", "the variable"])
+def test_large_files_go_to_the_store_in_parts(
+    front: Reverse, store: Proxy, base: str, said_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said_by == "the variable":
+        monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
+    with mlartifacts.open(f"{base}/a folder/large", "wb") as file:
+        file.write(LARGE)
+    assert front.asked("PUT") == []
+    assert len(front.asked("GET", "server-info")) == (said_by == "the server")
+    parts = [request for request in store.requests if "partNumber" in request.target]
+    assert sorted(int(request.headers["content-length"]) for request in parts) == [
+        len(LARGE) - 2 * 5_300_000,
+        5_300_000,
+        5_300_000,
+    ]
+    assert len({request.connection for request in parts}) == 3, "at once"
+    assert not any("authorization" in request.headers for request in parts)
+    assert mlartifacts.open(f"{base}/a folder/large").open().read() == LARGE
+
+
+@pytest.mark.parametrize("how", ["small", "turned off"])
+def test_other_files_go_by_one_request(
+    front: Reverse, store: Proxy, base: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "turned off":
+        monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+    data = LARGE if how == "turned off" else LARGE[:9_000_000]
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", data)
+    assert [request.method for request in front.requests] == ["PUT"]
+    assert fs.cat_file(f"{root}/file") == data
+
+
+def test_a_store_without_parts_gets_one_request(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**IN_PARTS, "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with reverse_proxy.serve(mlflow_server.url) as front:
+        fs, root = located(mlflow_server.new_root(), tracking_uri=front.url)
+        fs.pipe_file(f"{root}/large", LARGE)
+        assert [request.method for request in front.requests] == ["POST", "PUT"]
+        assert fs.cat_file(f"{root}/large") == LARGE
+
+
+class Hook(Callback):
+    """Does something once, when so many bytes have been sent."""
+
+    def __init__(self, act: Any, after: int = 1) -> None:
+        super().__init__()
+        self.act, self.after = act, after
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value >= self.after:
+            act, self.act = self.act, lambda: None
+            act()
+
+
+def test_an_upload_that_fails_is_aborted(
+    front: Reverse,
+    store: Proxy,
+    moto_server: Moto,
+    on_s3: MlflowServer,
+    base: str,
+    tmp_path: Path,
+) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+    local = tmp_path / "shrinks"
+    local.write_bytes(LARGE)
+    with pytest.raises(OSError, match="shorter") as caught:
+        fs.put_file(str(local), f"{root}/file", callback=Hook(lambda: local.write_bytes(b"")))
+    assert caught.value.filename == f"{root}/file"
+    assert len(front.asked("POST", "/mpu/abort/")) == 1
+    assert front.asked("POST", "/mpu/complete/") == []
+    bucket = urllib.parse.urlsplit(on_s3.artifacts).netloc
+    uploads = ElementTree.fromstring(moto_server.request("GET", f"/{bucket}?uploads"))
+    assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
+    assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def test_a_part_that_breaks_off_is_sent_again(
+    front: Reverse, store: Proxy, base: str, tmp_path: Path
+) -> None:
+    local = tmp_path / "large"
+    local.write_bytes(LARGE)
+    fs, root = located(base)
+    fs.put_file(str(local), f"{root}/large", callback=Hook(store.cut, 6_000_000))
+    assert fs.cat_file(f"{root}/large") == LARGE
+    assert len([r for r in store.requests if "partNumber" in r.target]) > 3
+
+
+def test_an_upload_that_the_store_refuses(front: Reverse, base: str) -> None:
+    def unsigned(request: Request) -> Answer | None:
+        if "/mpu/create/" not in request.path:
+            return None
+        nowhere = f"{front.url}/not-there?X-Amz-Signature=secret"
+        parts = ",".join(f'{{"url": "{nowhere}", "part_number": {n}}}' for n in (1, 2, 3))
+        return Answer(200, f'{{"upload_id": "x", "credentials": [{parts}]}}'.encode())
+
+    front.answer = unsigned
+    fs, root = located(base)
+    with pytest.raises(OSError, match="the store") as caught:
+        fs.pipe_file(f"{root}/large", LARGE)
+    assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+    assert front.asked("POST", "/mpu/abort/")
+
+
+def test_reads_go_to_the_store_by_ranges(front: Reverse, store: Proxy, base: str) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    store.reset()
+    with mlartifacts.open(f"{base}/large") as file:
+        file.seek(7_000_000)
+        assert file.read(1000) == LARGE[7_000_000:7_001_000]
+    assert fs.cat_file(f"{root}/large", start=-10) == LARGE[-10:]
+    got = sum(request.body for request in store.requests if request.method == "GET")
+    assert got < 200_000
+    asked = [request for request in store.requests if "X-Amz-Signature" in request.target]
+    assert not any("authorization" in request.headers for request in asked)
+
+
+def test_a_large_file_is_got_in_parts(
+    front: Reverse, store: Proxy, base: str, tmp_path: Path
+) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    store.reset()
+    store.cut_after = 3_000_000
+    seen = Callback()
+    fs.get_file(f"{root}/large", str(tmp_path / "got"), callback=seen)
+    assert (tmp_path / "got").read_bytes() == LARGE
+    assert seen.value == seen.size == len(LARGE)
+    ranges = {request.headers.get("range") for request in store.requests}
+    assert {"bytes=0-5299999", "bytes=5300000-10599999"} <= ranges
+
+
+def test_a_url_that_expired_is_asked_for_again(front: Reverse, base: str) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    expired = []
+
+    def once(request: Request) -> Answer | None:
+        if "/presigned/" in request.path and not expired:
+            expired.append(request)
+            body = f'{{"url": "{front.url}/expired", "file_size": {len(LARGE)}}}'
+            return Answer(200, body.encode())
+        if request.path == "/expired" and request.headers["Range"].startswith("bytes=0-"):
+            head = {"Content-Range": f"bytes 0-99/{len(LARGE)}"}
+            return Answer(206, LARGE[:100], head)
+        return Answer(403, b"<Error>Request has expired") if request.path == "/expired" else None
+
+    front.answer = once
+    with fs.open(f"{root}/large") as file:
+        assert file.read(10) == LARGE[:10]
+        file.seek(5_000_000)
+        assert file.read(10) == LARGE[5_000_000:5_000_010]
+    assert len(front.asked("GET", "/presigned/")) == 2
+
+
+def test_a_store_without_presigned_urls_is_read_through_the_server(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    fs, root = located(mlflow_server.new_root(), tracking_uri=mlflow_server.url)
+    fs.pipe_file(f"{root}/file", b"data")
+    with pytest.warns(RuntimeWarning, match="MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"):
+        assert fs.cat_file(f"{root}/file") == b"data"
+    assert fs.cat_file(f"{root}/file") == b"data"
+
+
+# ---- Answers without ranges or lengths ---------------------------------------------------
+
+
+@pytest.fixture
+def staged(front: Reverse, base: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """A filesystem whose server knows no ranges: it sends what it got from its store."""
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    return located(base)
+
+
+def test_a_server_without_ranges_is_noticed(
+    staged: tuple[Any, str], on_s3: MlflowServer, base: str
+) -> None:
+    fs, root = staged
+    data = LARGE * 5
+    fs.pipe_file(f"{root}/large", data)
+    with proxied(on_s3.url) as seen:
+        fs, _ = located(base, tracking_uri=seen.url)
+        tracemalloc.start()
+        with fs.open(f"{root}/large") as file:
+            for place in (59_000_000, 10, 30_000_000):
+                file.seek(place)
+                assert file.read(1000) == data[place : place + 1000]
+        assert (
+            fs.cat_file(f"{root}/large", start=30_000_000, end=30_000_010)
+            == (data[30_000_000:30_000_010])
+        )
+        assert fs.cat_file(f"{root}/large", start=-10) == data[-10:]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < len(data) / 2
+    assert len([r for r in seen.requests if r.target.endswith("/large")]) == 3
+
+
+def test_what_a_server_without_ranges_has_not(staged: tuple[Any, str], front: Reverse) -> None:
+    fs, root = staged
+    fs.pipe({f"{root}/folder/file": b"x", f"{root}/empty": b""})
+    front.requests.clear()
+    with pytest.raises(FileNotFoundError):
+        fs.cat_file(f"{root}/missing")
+    with pytest.raises(FileNotFoundError):
+        fs.open(f"{root}/missing")
+    # The server says 500 of a file that is not there, which is not worth trying again.
+    assert len(front.asked("GET", "/missing")) == 2
+    for read in (fs.cat_file, fs.open):
+        with pytest.raises(IsADirectoryError):
+            read(f"{root}/folder")
+    assert fs.cat_file(f"{root}/empty") == b""
+    assert fs.open(f"{root}/empty").read() == b""
+    assert fs.cat_file(f"{root}/empty", start=5, end=9) == b""
+    with pytest.raises(OSError, match="does not say when"):
+        fs.modified(f"{root}/empty")
+
+
+@pytest.mark.parametrize("how", ["cat_file", "open", "get_file"])
+def test_a_short_answer_is_an_error(
+    staged: tuple[Any, str], front: Reverse, how: str, tmp_path: Path
+) -> None:
+    """A server that failed midway ends its answer as one that is done."""
+    fs, root = staged
+    fs.pipe_file(f"{root}/file", b"0123456789")
+    front.answer = lambda request: (
+        Answer(200, b"01234", chunked=True) if request.path.endswith("/file") else None
+    )
+    target = tmp_path / "got"
+    acts = {
+        "cat_file": lambda: fs.cat_file(f"{root}/file"),
+        "open": lambda: fs.open(f"{root}/file").read(),
+        "get_file": lambda: fs.get_file(f"{root}/file", str(target)),
+    }
+    with pytest.raises(OSError, match="short read: 5 of 10 bytes") as caught:
+        acts[how]()
+    assert caught.value.filename == f"{root}/file"
+    assert not target.exists()
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    front: Reverse, store: Proxy, base: str, on_s3: MlflowServer, tmp_path: Path
+) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    with proxied(on_s3.url) as wire_cutter:
+        again, _ = located(base, tracking_uri=wire_cutter.url, multipart_download=False)
+        wire_cutter.cut_after = 1_000_000
+        assert again.cat_file(f"{root}/large") == LARGE
+        wire_cutter.cut_after = 1_000_000
+        again.get_file(f"{root}/large", str(tmp_path / "got"))
+        assert (tmp_path / "got").read_bytes() == LARGE
+
+
+# ---- Who is asked, and told who asks -----------------------------------------------------
+
+
+def test_an_old_server_says_nothing_of_itself(front: Reverse, store: Proxy, base: str) -> None:
+    missing = Answer(404, b"<!doctype html><title>404 Not Found</title>")
+    new = ("server-info", "/mpu/", "/presigned/")
+    front.answer = lambda request: missing if any(n in request.path for n in new) else None
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    assert fs.cat_file(f"{root}/large") == LARGE
+    assert len(front.asked("PUT")) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects(
+    mlflow_server: MlflowServer, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "told to one alone")
+    base = mlflow_server.new_root()
+    with (
+        reverse_proxy.serve(mlflow_server.url) as there,
+        reverse_proxy.serve(mlflow_server.url) as here,
+    ):
+        here.answer = lambda request: Answer(status, headers={"Location": there.url + request.path})
+        fs, root = located(base, tracking_uri=here.url)
+        direct, _ = located(base, tracking_uri=mlflow_server.url)
+        direct.pipe_file(f"{root}/file", b"data")
+        assert fs.cat_file(f"{root}/file") == b"data"
+        if status in {307, 308}:
+            fs.pipe_file(f"{root}/file", b"new")
+            assert direct.cat_file(f"{root}/file") == b"new"
+        else:
+            with pytest.raises(OSError, match="elsewhere now") as caught:
+                fs.pipe_file(f"{root}/file", b"new")
+            assert there.url in str(caught.value)
+            assert direct.cat_file(f"{root}/file") == b"data"
+        assert {request.headers.get("Authorization") for request in there.requests} == {None}
+        assert all("Authorization" in request.headers for request in here.requests)
+
+
+def test_a_redirect_to_plain_text_is_refused(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    with reverse_proxy.serve(mlflow_server.url, certificates_in=tmp_path / "tls") as front:
+        front.answer = lambda request: Answer(
+            307, headers={"Location": mlflow_server.url + request.path}
+        )
+        fs, root = located(mlflow_server.new_root(), tracking_uri=front.url)
+        with pytest.raises(OSError, match="plain text"):
+            fs.cat_file(f"{root}/file")
+
+
+def test_tls_and_a_prefix(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = mlflow_server.new_root()
+    path = base.partition(":")[2].strip("/")
+    with reverse_proxy.serve(mlflow_server.url, "/a/prefix", tmp_path / "tls") as front:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
+        authority = front.url.split("/")[2]
+        with pytest.raises(ConnectionError, match="MLFLOW_TRACKING_SERVER_CERT_PATH"):
+            mlartifacts.open(f"{base}/file").open()
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "tls" / "ca.pem"))
+        over_https = f"{front.url}{wire.ARTIFACTS}/{path}"
+        uris = [base, f"mlflow-artifacts://{authority}/{path}", over_https]
+        for number, uri in enumerate(uris):
+            with mlartifacts.open(f"{uri}/a b", "wb") as file:
+                file.write(bytes([number]))
+            for same in uris:
+                with mlartifacts.open(f"{same}/a b") as file:
+                    assert file.read() == bytes([number])
+                with fsspec.open(mlartifacts.to_url(f"{same}/a b")) as file:
+                    assert file.read() == bytes([number])
+        fs, root = located(over_https)
+        assert root == path
+        assert fs.unstrip_protocol(f"{root}/x") == f"{over_https}/x"
+        assert fs.ls(over_https, detail=False) == [f"{root}/a b"]
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        assert mlartifacts.open(f"{over_https}/a b").open().read() == b"\x02"
+
+
+def test_a_login_in_the_uri(mlflow_server: MlflowServer) -> None:
+    base = mlflow_server.new_root()
+    path = base.partition(":")[2].strip("/")
+    with reverse_proxy.serve(mlflow_server.url) as front:
+        authority = front.url.partition("://")[2]
+        for uri in (
+            f"mlflow-artifacts://user:p%40ss@{authority}/{path}",
+            f"http://user:p%40ss@{authority}{wire.ARTIFACTS}/{path}",
+        ):
+            fs, root = located(uri)
+            fs.pipe_file(f"{root}/file", b"x")
+            assert "p@ss" not in f"{fs!r}{fs.to_json()}{fs.unstrip_protocol(root)}"
+            assert "p%40ss" not in f"{fs!r}{fs.to_json()}{fs.unstrip_protocol(root)}"
+        logins = {request.headers["Authorization"] for request in front.requests}
+        assert logins == {"Basic dXNlcjpwQHNz"}
+
+
+def test_another_server_is_not_told_who_asks_unless_the_caller_names_it(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody who may make an experiment chooses where its runs' artifacts lie."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of the tracking server")
+    with (
+        reverse_proxy.serve(mlflow_server.url) as other,
+        reverse_proxy.serve(mlflow_server.url) as tracking,
+    ):
+        # Older servers take such a place; MLflow 3.17's refuses it.
+        elsewhere = other.url.replace("127.0.0.1", "localhost").replace("http", "mlflow-artifacts")
+        run = {"run_id": "abc", "artifact_uri": f"{elsewhere}/root"}
+        told_of = {"run": {"info": {**run, "experiment_id": "0"}}}
+        tracking.answer = lambda request: Answer(200, json.dumps(told_of).encode())
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.url)
+        with mlartifacts.open(f"runs:/{run['run_id']}/file", "w") as file:
+            file.write("x")
+        told = {request.headers.get("Authorization") for request in other.requests}
+        assert told == {None}
+        other.answer = lambda request: Answer(401)
+        with pytest.raises(PermissionError, match="anon=False"):
+            mlartifacts.open(f"runs:/{run['run_id']}/file").open()
+        other.answer = lambda request: None
+        other.requests.clear()
+        with mlartifacts.open(f"runs:/{run['run_id']}/file", anon=False) as file:
+            file.read()
+        with mlartifacts.open(f"{run['artifact_uri']}/file") as file:
+            file.read()
+        told = {request.headers.get("Authorization") for request in other.requests}
+        assert told == {"Bearer of the tracking server"}
+
+
+# ---- Bad input ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "tracking", "error", "match"),
+    [
+        ("mlflow-artifacts:/a", None, InvalidConfig, "MLFLOW_TRACKING_URI"),
+        ("mlflow-artifacts:/a", "sqlite:///x.db", InvalidConfig, "sqlite"),
+        ("mlflow-artifacts:/a", "/mlruns", InvalidConfig, "MLFLOW_TRACKING_URI"),
+        ("mlflow-artifacts://5000/a", "http://h", InvalidURI, "port and no host"),
+        ("mlflow-artifacts://h:port/a", "http://h", InvalidURI, "port"),
+        ("mlflow-artifacts:/a/../../b", "http://h", InvalidURI, "climbs"),
+        (f"http://h{wire.ARTIFACTS}/../../x", None, InvalidURI, "climbs"),
+    ],
+)
+def test_bad_uris(uri: str, tracking: str | None, error: type[Exception], match: str) -> None:
+    options = {} if tracking is None else {"tracking_uri": tracking}
+    with pytest.raises(error, match=match):
+        mlartifacts.url_to_fs(uri, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "perhaps"),
+        ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "perhaps"),
+        ("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "large"),
+        ("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", "0"),
+        ("MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE", "-1"),
+        ("AWS_CA_BUNDLE", "/not/there"),
+    ],
+)
+def test_bad_settings(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidConfig, match=name):
+        mlartifacts.url_to_fs("mlflow-artifacts:/a")
+
+
+def test_defaults() -> None:
+    options = mlartifacts.locate("mlflow-artifacts:/a").options
+    assert options["multipart_upload_minimum_file_size"] == 500 * 2**20
+    assert options["multipart_upload_chunk_size"] == 100 * 2**20
+    assert options["multipart_download_chunk_size"] == 100 * 2**20
+
+
+def test_a_file_and_a_directory_of_one_name(front: Reverse, base: str) -> None:
+    """As an object store can have them; the server would delete both."""
+    fs, root = located(base)
+    fs.pipe({f"{root}/both": b"file", f"{root}/both/below": b"x"})
+    assert fs.isfile(f"{root}/both")
+    with pytest.raises(IsADirectoryError):
+        fs.rm(f"{root}/both")
+    assert fs.cat_file(f"{root}/both/below") == b"x"
+    assert fs.cat_file(f"{root}/both") == b"file"
