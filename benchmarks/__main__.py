@@ -30,7 +30,7 @@ def s3_server(directory: Path) -> Iterator[tuple[str, ceph.Ceph | moto.Moto]]:
 def main(chosen: list[str]) -> None:
     chosen = chosen or ["startup", "mapping", "s3", "sftp", "logical"]
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}")
-    print("Medians of interleaved runs; the ratio is to the raw driver.")
+    print("Medians of interleaved runs; the ratio is to the raw driver, or MLflow's download.")
     if "startup" in chosen:
         startup.measure()
     if "mapping" in chosen:
