@@ -13,6 +13,12 @@ import pytest
 import mlartifacts
 from tests.interop.conftest import stores
 
+#: Of stores that differ in their names alone, one.
+BY_DUCKDB = (
+    *("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs"),
+    *("runs-local", "runs-s3", "mlflow-artifacts", "mlflow-artifacts-s3"),
+)
+
 TABLE = pd.DataFrame({"x": range(100), "word": [f"wörd {n}" for n in range(100)]})
 
 
@@ -69,7 +75,7 @@ def test_pyarrow_datasets_of_many_files(harbour, fs, root):
     assert dataset.to_table(filter=ds.field("part") == "a")["x"].to_pylist() == [1, 2]
 
 
-@stores("s3", "wasbs", "sftp", "local", "runs-s3")
+@stores("s3", "wasbs", "sftp", "local", "runs-s3", "mlflow-artifacts-s3")
 def test_pyarrow_by_url(harbour, registered):
     harbour.seed({"x.csv": b"x\n1\n"})
     url = f"fsspec+{mlartifacts.to_url(harbour.uri('x.csv'))}"
@@ -87,7 +93,7 @@ def test_dask(harbour):
     assert int(frame["x"].sum().compute(scheduler="synchronous")) == 4950
 
 
-@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "runs-local", "runs-s3")
+@stores(*BY_DUCKDB)
 def test_duckdb(harbour, fs, root):
     import duckdb
 
@@ -100,7 +106,7 @@ def test_duckdb(harbour, fs, root):
     assert found == [(4950,)]
 
 
-@stores("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "runs-local", "runs-s3")
+@stores(*BY_DUCKDB)
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_duckdb_that_fails_leaves_what_was(harbour, fs, format):
     import duckdb

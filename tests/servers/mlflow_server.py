@@ -34,12 +34,15 @@ auth_cache_ttl_seconds = 600
 # MLflow has a hook for other logins than its own: tokens are such a one.
 _TOKEN_OR_PASSWORD = f"""\
 from flask import request
-from mlflow.server.auth import authenticate_request_basic_auth
+from mlflow.server.auth import authenticate_request_basic_auth, make_basic_auth_response
 from werkzeug.datastructures import Authorization
 
 def authenticate():
-    if request.headers.get("Authorization") == "Bearer {TOKEN}":
+    login = request.headers.get("Authorization", "")
+    if login == "Bearer {TOKEN}":
         return Authorization("basic", {{"username": {USERNAME!r}}})
+    if login.startswith("Bearer "):  # which MLflow's own cannot take
+        return make_basic_auth_response()
     return authenticate_request_basic_auth()
 """
 
