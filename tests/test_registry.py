@@ -16,8 +16,8 @@ from mlartifacts.store import Store
 
 ROOT = Path(__file__).parent.parent
 #: Schemes that MLflow alone speaks, entered for every process.
-ENTERED = {"models", "runs", "viewfs", "wasb", "wasbs"}
-PLAIN = {"http", "https", "models", "runs", "wasb", "wasbs"}
+ENTERED = {"mlflow-artifacts", "mlflowartifacts", "models", "runs", "viewfs", "wasb", "wasbs"}
+PLAIN = ENTERED - {"viewfs"} | {"http", "https"}
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def test_entry_points_name_the_class_of_each_scheme():
         for scheme in mlartifacts.schemes()
         if scheme not in PLAIN
     } | {scheme: store_of(scheme).filesystem for scheme in ENTERED}
-    assert named == expected
+    # Of the web's, the alias is that of MLflow's proxy.
+    proxy = store_of("mlflow-artifacts").filesystem
+    assert named == expected | {"mlartifacts+http": proxy, "mlartifacts+https": proxy}
 
 
 def test_every_extra_that_a_store_names_installs_its_driver():

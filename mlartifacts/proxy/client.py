@@ -90,8 +90,13 @@ class Client:
     def connect(self) -> aiohttp.ClientSession:
         """The connections, made in the running loop at the first request."""
         if self.session is None:
-            # Where a person's network has a proxy of the other kind, it is named there.
-            self.session = aiohttp.ClientSession(trust_env=True, timeout=self._timeout)
+            self.session = aiohttp.ClientSession(
+                # Where a person's network has a proxy of the other kind, it is named there.
+                trust_env=True,
+                timeout=self._timeout,
+                # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
+                auto_decompress=False,
+            )
         return self.session
 
     @contextlib.asynccontextmanager
