@@ -338,6 +338,13 @@ def test_bad_answers_of_a_proxy(
     assert caught.value.filename
 
 
+def test_readers_at_once_ask_once_what_a_proxy_offers(server, proxied):
+    server.answers = [Answer(body=b"{}")]
+    names = [f"1/run/{number}" for number in range(20)]
+    assert proxied.cat(names) == dict.fromkeys(names, b"{}")
+    assert [path for _, path, _ in server.requests].count("/api/3.0/mlflow/server-info") == 1
+
+
 def test_a_proxy_that_is_down(refused_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
     for look in LOOKING.values():
