@@ -11,6 +11,7 @@ A key of ``exceptions`` is a test's name (``test_append``) or one case of it
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -138,6 +139,10 @@ class Harbour:
     #: What must not be shown: parts of `env` and of `base`.
     secrets: tuple[str, ...] = ()
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """Set what else a user may have that is secret, and say how it must not be shown."""
+        return ()
+
 
 class Folder(Harbour):
     """A store whose server serves a directory of this machine."""
@@ -253,6 +258,19 @@ class S3(Bucket):
     secrets = ("testing-secret",)
     over_http = True
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A session's token, and a key that the store encrypts with."""
+        token, key = "a/session+token==", "a key of thirty-two letters long"
+        encryption = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+        monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", json.dumps(encryption))
+        return (
+            token,
+            urllib.parse.quote(token, safe=""),
+            key,
+            base64.b64encode(key.encode()).decode(),
+        )
+
     @property
     def _bucket(self) -> str:
         return urllib.parse.urlsplit(self.base).netloc
@@ -357,6 +375,22 @@ class AzureAz(Azure):
 
     def new_base(self) -> str:
         return f"az://{self.server.new_container()}"
+
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A signature, in place of the account's key."""
+        from azure.storage.blob import generate_account_sas
+
+        signed = generate_account_sas(
+            self.server.account,
+            self.server.key,
+            resource_types="sco",
+            permission="rwdlac",
+            expiry="2099-01-01",
+        )
+        string = f"BlobEndpoint={self.server.endpoint};SharedAccessSignature={signed}"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+        (signature,) = urllib.parse.parse_qs(signed)["sig"]
+        return signature, urllib.parse.quote(signature, safe="")
 
 
 class Gcs(Versionless, Bucket):
@@ -741,6 +775,12 @@ class Http(Folder):
     def uri(self, name: str = "") -> str:
         return super().uri(urllib.parse.quote(name))
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A login, which this server does not ask for."""
+        self.base = self.base.replace("http://", "http://someone:pass%20word@")
+        login = base64.b64encode(b"someone:pass word").decode()
+        return "pass word", "pass%20word", login
+
     async def close(self, fs: Any) -> None:
         await (await fs.set_session()).close()
 
@@ -804,6 +844,11 @@ class _Logical(Harbour):
     def __init__(self, server: Tracked, home: Path) -> None:
         self.tracked, self.tracking = server, server.tracking
         super().__init__(server.store, home)
+
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """The tracking server's token, and the store's own."""
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token-for-tracking")
+        return "a-token-for-tracking", *super().more_secrets(monkeypatch)
 
     def elsewhere(self, host: str, port: int) -> Place:
         patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

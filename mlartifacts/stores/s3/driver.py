@@ -9,6 +9,7 @@ What differs from s3fs, and why:
   behind where it fails; nor does an upload that is cancelled because another one failed.
 - A directory costs no request to make, and never makes a bucket.
 - Upload settings reach uploads and copies, and no other request.
+- The logs show no secret, however much is logged (:mod:`~mlartifacts.stores.s3.logs`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from s3fs.core import _PRESERVE_KWARGS, _error_wrapper
 
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
+from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
 __all__ = ["Hung", "S3Driver"]
@@ -70,6 +72,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
     """s3fs' filesystem, mended."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        hide_secrets()
         super().__init__(*args, **kwargs)
         #: Answers that wait to be read on, the longest waiting first.
         self.waiting: dict[Ranges, None] = {}
