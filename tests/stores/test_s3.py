@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import pickle
 import random
+import re
 import threading
 import time
 
@@ -323,6 +325,99 @@ def test_named_endpoints_give_back_their_uri(bucket, moto_server):
     assert [fs.unstrip_protocol(name) for name in fs.find(path)] == [uri]
     again = pickle.loads(pickle.dumps(fs))
     assert again.cat_file(path) == b"x"
+
+
+def keep_house(fs, path):
+    """Write, list, read and delete, with one file in parts."""
+    large = random.Random(1).randbytes(11 * 2**20)
+    fs.pipe_file(f"{path}/small", b"small")
+    with fs.open(f"{path}/large", "wb", block_size=5 * 2**20) as file:
+        file.write(large)
+    assert fs.ls(path, detail=False) == [f"{path}/large", f"{path}/small"]
+    assert fs.cat_file(f"{path}/small") == b"small"
+    assert fs.cat_file(f"{path}/large", start=-5) == large[-5:]
+    fs.rm(path, recursive=True)
+    assert not fs.exists(path)
+
+
+@pytest.mark.parametrize("scheme", ["r2", "b2"])
+def test_an_endpoint_in_the_uri(moto_server_tls, monkeypatch, scheme):
+    """Its server is asked over TLS, whatever the variable for other servers says."""
+    for name, value in moto_server_tls.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    host = moto_server_tls.url.removeprefix("https://")
+    keep_house(*mlartifacts.url_to_fs(f"{scheme}://{moto_server_tls.new_bucket()}@{host}/run 1"))
+
+
+def test_r2_by_the_addresses_that_it_has(moto_server, bucket, monkeypatch):
+    """An HTTP proxy stands for Cloudflare: what it is asked for is what they would be."""
+    host = "account.r2.cloudflarestorage.com"
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        keep_house(*mlartifacts.url_to_fs(f"r2://{bucket}@{host}/r", endpoint_url=f"http://{host}"))
+        assert len(proxy.requests) > 6
+        for request in proxy.requests:
+            assert request.target.startswith(f"http://{bucket}.{host}/")
+            assert "/auto/s3/" in request.headers["authorization"]
+        parts = [request for request in proxy.requests if "partNumber" in request.target]
+        sizes = [int(part.headers["content-length"]) for part in parts]
+        assert len(sizes) == 3
+        assert sizes[0] == sizes[1] >= sizes[2]  # it refuses others
+
+
+def allow(action, **of):
+    statement = {"Effect": "Allow", "Action": action, **(of or {"Resource": "*"})}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.fixture
+def profiles(moto_server, tmp_path):
+    """Profiles in ``~/.aws``, which say all that there is to say; the server verifies logins.
+
+    ``writer`` may use S3, ``clerk`` may assume a role alone, ``analyst`` is the role.
+    """
+    iam = moto_server.iam()
+    logins = []
+    for name, action in (("writer", "s3:*"), ("clerk", "sts:AssumeRole")):
+        user = iam.create_user(UserName=name)["User"]
+        iam.put_user_policy(UserName=name, PolicyName="it", PolicyDocument=allow(action))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        logins += [f"[{name}]", f"aws_access_key_id = {made['AccessKeyId']}"]
+        logins += [f"aws_secret_access_key = {made['SecretAccessKey']}"]
+    logins += ["[liar]", *logins[1:2], "aws_secret_access_key = not the writer's"]
+    trust = allow("sts:AssumeRole", Principal={"AWS": user["Arn"]})
+    role = iam.create_role(RoleName="analyst", AssumeRolePolicyDocument=trust)["Role"]
+    iam.put_role_policy(RoleName="analyst", PolicyName="it", PolicyDocument=allow("s3:*"))
+    here = [f"region = {moto_server.region}", "services = here"]
+    endpoint = f"  endpoint_url = {moto_server.url}"
+    config = ["[services here]", "s3 =", endpoint, "sts =", endpoint]
+    for name in ("writer", "clerk", "liar"):
+        config += [f"[profile {name}]", *here]
+    config += ["[profile analyst]", f"role_arn = {role['Arn']}", "source_profile = clerk", *here]
+    folder = tmp_path / "home" / ".aws"
+    folder.mkdir()
+    (folder / "credentials").write_text("\n".join(logins))
+    (folder / "config").write_text("\n".join(config))
+    bucket = moto_server.new_bucket()
+    with moto_server.verifying():
+        yield bucket
+    moto_server.reset()
+
+
+def test_profiles_and_roles(profiles, monkeypatch, caplog):
+    for name in ("writer", "analyst"):
+        monkeypatch.setenv("AWS_PROFILE", name)
+        with caplog.at_level(logging.DEBUG):
+            keep_house(*mlartifacts.url_to_fs(f"s3://{profiles}/{name}"))
+    # What STS answered, once.
+    assert re.findall("<SecretAccessKey>(.*?)</", caplog.text) == ["<hidden>"]
+    assert re.findall("<SessionToken>(.*?)</", caplog.text) == ["<hidden>"]
+    for name, code in (("clerk", "AccessDenied|Forbidden|403"), ("liar", "SignatureDoesNotMatch")):
+        monkeypatch.setenv("AWS_PROFILE", name)
+        with pytest.raises(PermissionError, match=code) as caught:
+            mlartifacts.filesystem("s3").pipe_file(f"{profiles}/x", b"x")
+        assert caught.value.filename == f"{profiles}/x"
 
 
 def test_secrets_of_the_environment_stay_there(fs):
