@@ -210,7 +210,12 @@ class _EnvironmentToken:
     """
 
     def __get__(self, instance: object, owner: type[ArtifactFileSystem]) -> str:
-        return fingerprint(values(owner.store.variables))
+        return _fingerprint(values(owner.store.variables))
+
+
+@functools.lru_cache(maxsize=32)
+def _fingerprint(values: tuple[object, ...]) -> str:
+    return fingerprint(repr(values).encode())
 
 
 class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
