@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import errno
 import json
 import logging
@@ -265,6 +266,32 @@ def test_more_than_a_page_is_deleted_and_no_sibling(fs, bucket):
     fs.pipe({f"{bucket}/many-more": b"x", f"{bucket}/many.txt": b"x"})
     fs.rm(f"{bucket}/many", recursive=True)
     assert sorted(fs.find(bucket)) == [f"{bucket}/many-more", f"{bucket}/many.txt"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wed, 25 Nov 2026 14:18:06 GMT",
+        "2026-11-25T14:18:06.123Z",
+        "2026-11-25T14:18:06Z",
+        "2026-11-25T15:18:06+01:00",
+        "1795616417",
+        1795616417.5,
+    ],
+)
+def test_times_are_those_of_botocore(text):
+    from botocore.utils import parse_timestamp
+
+    from mlartifacts.stores.s3.driver import _when
+
+    assert _when(text) == parse_timestamp(text)
+
+
+def test_times_in_listings_and_of_files(fs, bucket):
+    fs.pipe_file(f"{bucket}/x", b"x")
+    (listed,) = fs.ls(bucket, detail=True)
+    assert listed["LastModified"].tzinfo is datetime.UTC  # so it is not dateutil's
+    assert fs.modified(f"{bucket}/x") == listed["LastModified"].replace(microsecond=0)
 
 
 def test_markers_of_directories_are_no_files(fs, bucket, moto_server):
