@@ -20,7 +20,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, UnknownScheme
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.tracking.resolver import Resolver, resolver_for
 from mlartifacts.writing import WholeWrite
 
@@ -376,7 +376,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         await self._first(self._strip_protocol(path), "rmdir", **kwargs)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str) else list(path):
+        for each in texts(path):
             each = self._strip_protocol(each)
             await self._first(each, "rm", recursive=recursive, **kwargs)
 

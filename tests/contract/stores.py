@@ -133,6 +133,13 @@ class Harbour:
         """The options that say what `elsewhere` says wrong."""
         return {"port": self.server.port}
 
+    #: Seconds that a server may be silent where no variable says so: MLflow's, or our choice.
+    patience: ClassVar[float | None] = None
+
+    def waits(self, fs: Any) -> float | None:
+        """How long the driver, as it was made, waits for a silent server; None for ever."""
+        raise NotImplementedError
+
     async def close(self, fs: Any) -> None:
         """End what an asynchronous filesystem holds in the caller's loop."""
 
@@ -257,6 +264,11 @@ class S3(Bucket):
     directories = False
     secrets = ("testing-secret",)
     over_http = True
+    patience = 15  # s3fs'
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.s3.meta.config.read_timeout
+        return limit
 
     def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
         """A session's token, and a key that the store encrypts with."""
@@ -308,6 +320,11 @@ class Azure(Bucket):
     """Azure Blob Storage on azurite."""
 
     fixture = "azurite"
+    patience = 600
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.service_client._pipeline._transport.connection_config.read_timeout
+        return limit
 
     @property
     def secrets(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -404,6 +421,11 @@ class Gcs(Versionless, Bucket):
     name = "gcs"
     fixture = "gcs_emulator"
     scheme = "gs"
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.requests_timeout.sock_read
+        return limit
 
     @property
     def _bucket(self) -> str:
@@ -449,7 +471,17 @@ class Gcs(Versionless, Bucket):
         await (await fs._set_session()).close()
 
 
-class Sftp(Localhost, Folder):
+class OverSsh(Localhost, Folder):
+    """What both servers of SFTP have."""
+
+    # No limit to silence, but the connection asks whether the server is there: see test_sftp.py.
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs._timeout
+        return limit
+
+
+class Sftp(OverSsh):
     """SFTP on OpenSSH, with a key and a known host in ``~/.ssh``."""
 
     name = "sftp"
@@ -527,7 +559,7 @@ class InUri(Localhost):
         assert dask_client.submit(workers.read_pickled, spread).result() == b"data"
 
 
-class SftpPassword(InUri, Folder):
+class SftpPassword(InUri, OverSsh):
     """SFTP on asyncssh's server, with a password in the URI."""
 
     name = "sftp-password"
@@ -561,6 +593,12 @@ class Ftp(Versionless, InUri, Folder):
     """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
 
     exceptions: ClassVar[Mapping[str, str]] = {**InUri.exceptions, **_VERSIONLESS}
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        (connection,) = fs.pool._idle
+        limit: float | None = connection.sock.gettimeout()
+        return limit
 
     name = "ftp"
     fixture = "pyftpd"
@@ -609,6 +647,12 @@ class Hdfs(Harbour):
     name = "hdfs"
     fixture = "hdfs"
     scheme = "hdfs"
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.driver._cluster.timeout
+        return limit
+
     _no_colons = "HDFS itself refuses names with a colon"
     exceptions: ClassVar[Mapping[str, str]] = {
         "test_no_host": "a URI without a host is of the cluster that Hadoop's settings name",
@@ -684,6 +728,10 @@ class HdfsNative(Hdfs):
         super().__init__(server, home)
         self.options = {"driver": "hdfs-native"}
 
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.driver._calls._timeout
+        return limit
+
     def wrong_credentials(self) -> Place:
         """By the variable: the driver takes a user from nowhere else."""
         super().wrong_credentials()
@@ -698,6 +746,12 @@ class Http(Folder):
     scheme = "http"
     over_http = True
     writable = False
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs._session.timeout.sock_read
+        return limit
+
     _no_sizes = "a directory is a page of links, which tell no sizes: a file is asked for its own"
     exceptions: ClassVar[Mapping[str, str]] = {
         "test_ls_in_detail": _no_sizes,
@@ -859,6 +913,9 @@ class _Logical(Harbour):
     def rescue(self) -> dict[str, Any]:
         return {"tracking_uri": self.tracking.url}
 
+    def waits(self, fs: Any) -> float | None:
+        return super().waits(fs.places(fs._strip_protocol(self.base))[0].fs)
+
     async def close(self, fs: Any) -> None:
         await super().close(fs.places(fs._strip_protocol(self.base))[0].fs)
 
@@ -866,13 +923,21 @@ class _Logical(Harbour):
 class RunsLocal(_Logical, Local):
     """Runs whose artifacts lie in a local folder: a store that is asked on threads."""
 
-    exceptions: ClassVar[Mapping[str, str]] = {**Local.exceptions, **_Logical.exceptions}
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **Local.exceptions,
+        **_Logical.exceptions,
+        "test_how_long_a_silent_server_is_waited_for": "a folder has no server",
+    }
 
     name = "runs-local"
     sibling = True
     fixture = "tracked_locally"
     scheme = "runs"
     remote = True
+
+    def test_how_long_a_silent_server_is_waited_for(self) -> None:
+        fs, root = mlartifacts.url_to_fs(self.base)
+        assert fs.places(root)[0].fs.protocol[0] == "file"
 
     def new_base(self) -> str:
         super().new_base()

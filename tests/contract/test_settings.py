@@ -133,6 +133,20 @@ def test_a_changed_variable_takes_effect_at_the_next_open(
 
 
 @pytest.mark.remote
+def test_how_long_a_silent_server_is_waited_for(
+    harbour: Harbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's defaults, and what its variable says, in the driver as it was made."""
+    harbour.seed({"file": b"x"})
+    for said, patience in ((None, harbour.patience), ("77", 77), ("-1", None)):
+        if said is not None:
+            monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", said)
+        fs, root = mlartifacts.url_to_fs(harbour.base, **harbour.options)
+        assert fs.cat_file(f"{root}/file") == b"x"
+        assert harbour.waits(fs) == patience, said
+
+
+@pytest.mark.remote
 def test_an_option_beats_the_uri_and_the_environment(
     harbour: Harbour, refused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import isfilelike, tokenize
 
 from mlartifacts.errors import InvalidConfig, MissingDriver
-from mlartifacts.promises import SyncArtifactFileSystem
+from mlartifacts.promises import SyncArtifactFileSystem, texts
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
 from mlartifacts.writing import WholeWrite, temporary_beside
@@ -260,7 +260,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if maxdepth is not None:
             super().rm(path, recursive=recursive, maxdepth=maxdepth)
             return
-        for each in [path] if isinstance(path, str) else list(path):
+        for each in texts(path):
             self._remove(self._strip_protocol(each), recursive)
 
     def _remove(self, path: str, recursive: bool) -> None:
