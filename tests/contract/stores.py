@@ -596,8 +596,8 @@ class Ftp(Versionless, InUri, Folder):
     patience = 60
 
     def waits(self, fs: Any) -> float | None:
-        (connection,) = fs.pool._idle
-        limit: float | None = connection.sock.gettimeout()
+        limit: float | None
+        (limit,) = {connection.sock.gettimeout() for connection in fs.pool._idle}
         return limit
 
     name = "ftp"
