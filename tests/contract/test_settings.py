@@ -98,6 +98,7 @@ def test_no_secret_is_logged(
         fs.pipe_file(f"{root}/piped", b"x")
         with fs.open(f"{root}/opened", "wb") as file:
             file.write(b"x" * 6 * 2**20)
+        fs.cp_file(f"{root}/piped", f"{root}/copied")
         fs.rm(f"{root}/opened")
         assert fs.cat_file(f"{root}/piped") == b"x"
     else:

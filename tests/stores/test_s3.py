@@ -210,6 +210,27 @@ def test_upload_arguments_reach_puts_multipart_uploads_and_copies(bucket, monkey
         assert head["SSEKMSKeyId"].endswith("1234"), key
 
 
+def test_a_key_of_the_callers_is_said_wherever_bytes_are(moto_server, bucket, monkeypatch):
+    arguments = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", json.dumps(arguments))
+    coded = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        fs = mlartifacts.filesystem("s3", endpoint_url=proxy.url)
+        keep_house(fs, f"{bucket}/run")
+        fs.pipe_file(f"{bucket}/x", b"x")
+        fs.cp_file(f"{bucket}/x", f"{bucket}/y")
+        assert {request.method for request in proxy.requests} == {"GET", "HEAD", "POST", "PUT"}
+        for request in proxy.requests:
+            said = {name for name, value in request.headers.items() if value == coded}
+            expected = {"x-amz-server-side-encryption-customer-key"}
+            if "x-amz-copy-source" in request.headers:
+                expected.add("x-amz-copy-source-server-side-encryption-customer-key")
+            elif "list-type" in request.target or request.target.endswith("?delete"):
+                expected = set()
+            assert said == expected, request
+        assert [r for r in proxy.requests if "x-amz-copy-source" in r.headers]
+
+
 def test_the_bucket_owner_is_said_in_every_request(moto_server, bucket, monkeypatch):
     monkeypatch.setenv("MLFLOW_S3_EXPECTED_BUCKET_OWNER", "123456789012")
     with tcp_proxy.proxied(moto_server.url) as proxy:

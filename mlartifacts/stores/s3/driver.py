@@ -140,6 +140,9 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         settings = {name: value for name, value in given.items() if name not in not_for}
         if method.__name__ in _NAMED_BY_KEY:
             settings = {**_told_by_name(kwargs["Key"]), **settings}
+        # A copy reads its source by the key that everything is encrypted with.
+        encryption = {name: value for name, value in settings.items() if "SSECustomer" in name}
+        settings |= {f"CopySource{name}": value for name, value in encryption.items()}
         arguments = {**settings, **kwargs}
         if arguments.get("RequestPayer", "") is None:
             del arguments["RequestPayer"]
