@@ -88,7 +88,7 @@ def _random_places(title: str, fs: Any, raw: Any) -> None:
             "cat_file(start, end), mlartifacts": lambda: cat(fs),
             "open, seek, read: mlartifacts": lambda: jump(fs),
         },
-        rounds=3,
+        rounds=7,
     )
     seconds["open, seek, read: s3fs's default"] = _once(lambda: jump(raw))
     table(f"{title}: 1 KiB at {JUMPS} random places of 100 MiB (goal: within 2 x)", seconds,

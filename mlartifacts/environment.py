@@ -20,16 +20,17 @@ def _encoded(names: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(os.environ.encodekey(name) for name in names)
 
 
-def values(names: tuple[str, ...]) -> bytes:
-    """The process's values of variables, as one text to be compared or hashed.
+def values(names: tuple[str, ...]) -> tuple[Any, ...]:
+    """The process's values of variables, to be compared or hashed.
 
     It is asked at every open, and ``os.environ.get`` takes a microsecond for each variable that
-    is unset; the dictionary that it wraps takes a twentieth of that.
+    is unset; the dictionary that it wraps takes a twentieth of that. What it holds is not copied:
+    a long value (a ``CLASSPATH`` of Hadoop's) is hashed once, and then costs nothing.
     """
     data = getattr(os.environ, "_data", None)
     if not isinstance(data, dict):
         data = {os.environ.encodekey(name): value for name, value in os.environ.items()}
-    return repr([data.get(name) for name in _encoded(names)]).encode()
+    return tuple([data.get(name) for name in _encoded(names)])
 
 
 class Environment:

@@ -49,16 +49,17 @@ class InvalidConfig(ArtifactError, ValueError):
 class MissingDriver(ArtifactError, ImportError):
     """A store's driver that is not installed; the message is the command that installs it."""
 
-    def __init__(self, extra: str, package: str) -> None:
+    def __init__(self, extra: str, package: str, more: str = "") -> None:
         self.extra = extra
         self.package = package
+        self.more = more
         super().__init__(
-            f"This store needs the package {package!r}: pip install 'mlartifacts[{extra}]'",
+            f"This store needs the package {package!r}: pip install 'mlartifacts[{extra}]'{more}",
             name=package,
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.extra, self.package)
+        return type(self), (self.extra, self.package, self.more)
 
 
 class Unresolved(ArtifactError, FileNotFoundError):

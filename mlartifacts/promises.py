@@ -42,7 +42,13 @@ from mlartifacts.store import Store, merge
 from mlartifacts.uri import ALIAS, ArtifactURI, parse, redact
 from mlartifacts.writing import WholeText, WholeWrite, landing
 
-__all__ = ["ArtifactFileSystem", "AsyncArtifactFileSystem", "SyncArtifactFileSystem", "synced"]
+__all__ = [
+    "ArtifactFileSystem",
+    "AsyncArtifactFileSystem",
+    "SyncArtifactFileSystem",
+    "synced",
+    "texts",
+]
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
@@ -210,7 +216,12 @@ class _EnvironmentToken:
     """
 
     def __get__(self, instance: object, owner: type[ArtifactFileSystem]) -> str:
-        return fingerprint(values(owner.store.variables))
+        return _fingerprint(values(owner.store.variables))
+
+
+@functools.lru_cache(maxsize=32)
+def _fingerprint(values: tuple[object, ...]) -> str:
+    return fingerprint(repr(values).encode())
 
 
 class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -461,7 +472,7 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Delete what `path` names: a pattern is never expanded."""
-        path = _texts(path)
+        path = texts(path)
         for each in path:
             if has_magic(each) and not self.exists(each):
                 raise _missing(each)
@@ -603,7 +614,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         return sorted(found | set(await expand(patterns)) if patterns else found)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        path = _texts(path)
+        path = texts(path)
         for each in path:
             if has_magic(each) and not await self._exists(each):
                 raise _missing(each)
@@ -706,7 +717,7 @@ def _missing(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
-def _texts(path: Any) -> list[str]:
+def texts(path: Any) -> list[str]:
     """Paths, one or many, as texts."""
     return [
         stringify_path(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)

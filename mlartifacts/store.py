@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,18 @@ class Store:
         try:
             return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
         except ModuleNotFoundError as error:
-            # Only the driver's own absence is answered with its extra: a broken install of
-            # something beneath it has another cure.
-            if self.package and (error.name or "").split(".")[0] == self.package.split(".")[0]:
+            # What was missed first may lie beneath the driver. Only the driver's own absence is
+            # answered with its extra, though: a broken install has another cure.
+            if self.package and not _is_installed(self.package):
                 raise MissingDriver(self.extra, self.package) from error
             raise
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # kept out by a finder, or by sys.modules
+        return False
 
 
 def merge(derived: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any]:

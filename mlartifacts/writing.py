@@ -187,6 +187,7 @@ class WholeWrite(io.BufferedIOBase):
             return
         self._state = "abandoned"
         if self._process != os.getpid():
+            self._disown()
             return
         try:
             self._abandon()
@@ -268,10 +269,18 @@ class WholeWrite(io.BufferedIOBase):
             self.abandon()
         self.close()
 
+    def _disown(self) -> None:
+        """Lose a fork's copy: what it buffers would reach the parent's file a second time."""
+        if isinstance(self._file, io.BufferedWriter) and not self._file.closed:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._file.fileno(), inheritable=False)
+
     def __del__(self) -> None:
-        if getattr(self, "_state", "closed") == "open" and self._process == os.getpid():
+        if getattr(self, "_state", "closed") != "open":
+            return
+        if self._process == os.getpid():
             warnings.warn(f"unclosed file {self!r}: not written", ResourceWarning, stacklevel=2)
-            self.abandon()
+        self.abandon()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_file":

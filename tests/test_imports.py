@@ -32,6 +32,54 @@ def test_locating_imports_no_driver():
     assert loaded & DRIVERS == set()
 
 
+BARE = '''
+import sys, tempfile
+
+class Bare:
+    """Finds what is there after `pip install mlartifacts`."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {*sys.stdlib_module_names, "fsspec", "mlartifacts"}:
+            return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Bare(finder) for finder in sys.meta_path]
+import mlartifacts
+
+folder = tempfile.mkdtemp()
+with mlartifacts.open(f"{folder}/x", "w") as file:
+    file.write("x")
+fs, path = mlartifacts.url_to_fs(f"file://{folder}/x")
+assert fs.cat_file(path) == b"x"
+for uri in ("ftp://h/k", "ftps://h/k", "runs:/r/k", "models:/m/1"):
+    mlartifacts.url_to_fs(uri)
+for extra, uris in {
+    "s3": ("s3://b/k", "s3a://b/k", "r2://b@h/k", "b2://b@h/k"),
+    "gcs": ("gs://b/k", "gcs://b/k"),
+    "azure": ("wasbs://c@acct.blob.core.windows.net/k", "abfss://c@acct.dfs.core.windows.net/k"),
+    "sftp": ("sftp://h/k", "ssh://h/k"),
+    "hdfs": ("hdfs://h/k", "viewfs://h/k"),
+    "http": ("http://h/k", "https://h/k"),
+}.items():
+    for uri in uris:
+        mlartifacts.locate(uri)
+        for act in (mlartifacts.url_to_fs, mlartifacts.open, mlartifacts.filesystem):
+            try:
+                act(uri)
+            except mlartifacts.MissingDriver as error:
+                assert f"pip install 'mlartifacts[{extra}]'" in str(error), error
+            else:
+                raise AssertionError(uri)
+'''
+
+
+def test_without_extras_there_are_files_and_ftp_and_a_command_for_the_rest():
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_name_is_there():
     import mlartifacts
 

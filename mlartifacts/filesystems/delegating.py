@@ -21,7 +21,7 @@ from fsspec.asyn import AsyncFileSystem
 from mlartifacts.access import url_to_fs
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI, UnknownScheme
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.registry import store_for, store_of
 from mlartifacts.tracking.resolver import Resolver, resolver_for, tracking_uri_of
 from mlartifacts.uri import parse
@@ -391,7 +391,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         await self._first(self._strip_protocol(path), "rmdir", **kwargs)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str) else list(path):
+        for each in texts(path):
             each = self._strip_protocol(each)
             await self._first(each, "rm", recursive=recursive, **kwargs)
 

@@ -219,7 +219,7 @@ def resolver_for(tracking: str | None, registry: str | None) -> Resolver:
 
 
 @functools.lru_cache(maxsize=64)
-def _shared(tracking: str, registry: str, _settings: bytes) -> Resolver:
+def _shared(tracking: str, registry: str, _settings: tuple[object, ...]) -> Resolver:
     return Resolver(tracking, registry, Environment())
 
 

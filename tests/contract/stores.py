@@ -11,6 +11,7 @@ A key of ``exceptions`` is a test's name (``test_append``) or one case of it
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -135,11 +136,22 @@ class Harbour:
         """The options that say what `elsewhere` says wrong."""
         return {"port": self.server.port}
 
+    #: Seconds that a server may be silent where no variable says so: MLflow's, or our choice.
+    patience: ClassVar[float | None] = None
+
+    def waits(self, fs: Any) -> float | None:
+        """How long the driver, as it was made, waits for a silent server; None for ever."""
+        raise NotImplementedError
+
     async def close(self, fs: Any) -> None:
         """End what an asynchronous filesystem holds in the caller's loop."""
 
     #: What must not be shown: parts of `env` and of `base`.
     secrets: tuple[str, ...] = ()
+
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """Set what else a user may have that is secret, and say how it must not be shown."""
+        return ()
 
 
 class Folder(Harbour):
@@ -255,6 +267,24 @@ class S3(Bucket):
     directories = False
     secrets = ("testing-secret",)
     over_http = True
+    patience = 15  # s3fs'
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.s3.meta.config.read_timeout
+        return limit
+
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A session's token, and a key that the store encrypts with."""
+        token, key = "a/session+token==", "a key of thirty-two letters long"
+        encryption = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+        monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", json.dumps(encryption))
+        return (
+            token,
+            urllib.parse.quote(token, safe=""),
+            key,
+            base64.b64encode(key.encode()).decode(),
+        )
 
     @property
     def _bucket(self) -> str:
@@ -302,6 +332,11 @@ class Azure(Bucket):
     """Azure Blob Storage on azurite."""
 
     fixture = "azurite"
+    patience = 600
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.service_client._pipeline._transport.connection_config.read_timeout
+        return limit
 
     @property
     def secrets(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -370,6 +405,22 @@ class AzureAz(Azure):
     def new_base(self) -> str:
         return f"az://{self.server.new_container()}"
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A signature, in place of the account's key."""
+        from azure.storage.blob import generate_account_sas
+
+        signed = generate_account_sas(
+            self.server.account,
+            self.server.key,
+            resource_types="sco",
+            permission="rwdlac",
+            expiry="2099-01-01",
+        )
+        string = f"BlobEndpoint={self.server.endpoint};SharedAccessSignature={signed}"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+        (signature,) = urllib.parse.parse_qs(signed)["sig"]
+        return signature, urllib.parse.quote(signature, safe="")
+
 
 class Gcs(Versionless, Bucket):
     """Google Cloud Storage on an emulator, which verifies no credentials."""
@@ -382,6 +433,11 @@ class Gcs(Versionless, Bucket):
     name = "gcs"
     fixture = "gcs_emulator"
     scheme = "gs"
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.requests_timeout.sock_read
+        return limit
 
     @property
     def _bucket(self) -> str:
@@ -427,7 +483,17 @@ class Gcs(Versionless, Bucket):
         await (await fs._set_session()).close()
 
 
-class Sftp(Localhost, Folder):
+class OverSsh(Localhost, Folder):
+    """What both servers of SFTP have."""
+
+    # No limit to silence, but the connection asks whether the server is there: see test_sftp.py.
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs._timeout
+        return limit
+
+
+class Sftp(OverSsh):
     """SFTP on OpenSSH, with a key and a known host in ``~/.ssh``."""
 
     name = "sftp"
@@ -505,7 +571,7 @@ class InUri(Localhost):
         assert dask_client.submit(workers.read_pickled, spread).result() == b"data"
 
 
-class SftpPassword(InUri, Folder):
+class SftpPassword(InUri, OverSsh):
     """SFTP on asyncssh's server, with a password in the URI."""
 
     name = "sftp-password"
@@ -539,6 +605,12 @@ class Ftp(Versionless, InUri, Folder):
     """FTP on pyftpdlib, which knows MLSD, with a password in the URI."""
 
     exceptions: ClassVar[Mapping[str, str]] = {**InUri.exceptions, **_VERSIONLESS}
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None
+        (limit,) = {connection.sock.gettimeout() for connection in fs.pool._idle}
+        return limit
 
     name = "ftp"
     fixture = "pyftpd"
@@ -587,6 +659,12 @@ class Hdfs(Harbour):
     name = "hdfs"
     fixture = "hdfs"
     scheme = "hdfs"
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.driver._cluster.timeout
+        return limit
+
     _no_colons = "HDFS itself refuses names with a colon"
     exceptions: ClassVar[Mapping[str, str]] = {
         "test_no_host": "a URI without a host is of the cluster that Hadoop's settings name",
@@ -662,6 +740,10 @@ class HdfsNative(Hdfs):
         super().__init__(server, home)
         self.options = {"driver": "hdfs-native"}
 
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs.driver._calls._timeout
+        return limit
+
     def wrong_credentials(self) -> Place:
         """By the variable: the driver takes a user from nowhere else."""
         super().wrong_credentials()
@@ -676,6 +758,12 @@ class Http(Folder):
     scheme = "http"
     over_http = True
     writable = False
+    patience = 60
+
+    def waits(self, fs: Any) -> float | None:
+        limit: float | None = fs._session.timeout.sock_read
+        return limit
+
     _no_sizes = "a directory is a page of links, which tell no sizes: a file is asked for its own"
     exceptions: ClassVar[Mapping[str, str]] = {
         "test_ls_in_detail": _no_sizes,
@@ -753,6 +841,12 @@ class Http(Folder):
     def uri(self, name: str = "") -> str:
         return super().uri(urllib.parse.quote(name))
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """A login, which this server does not ask for."""
+        self.base = self.base.replace("http://", "http://someone:pass%20word@")
+        login = base64.b64encode(b"someone:pass word").decode()
+        return "pass word", "pass%20word", login
+
     async def close(self, fs: Any) -> None:
         await (await fs.set_session()).close()
 
@@ -817,6 +911,11 @@ class _Logical(Harbour):
         self.tracked, self.tracking = server, server.tracking
         super().__init__(server.store, home)
 
+    def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+        """The tracking server's token, and the store's own."""
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token-for-tracking")
+        return "a-token-for-tracking", *super().more_secrets(monkeypatch)
+
     def elsewhere(self, host: str, port: int) -> Place:
         patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         tracking = {"MLFLOW_TRACKING_URI": f"http://{host}:{port}"}
@@ -826,6 +925,9 @@ class _Logical(Harbour):
     def rescue(self) -> dict[str, Any]:
         return {"tracking_uri": self.tracking.url}
 
+    def waits(self, fs: Any) -> float | None:
+        return super().waits(fs.places(fs._strip_protocol(self.base))[0].fs)
+
     async def close(self, fs: Any) -> None:
         await super().close(fs.places(fs._strip_protocol(self.base))[0].fs)
 
@@ -833,13 +935,21 @@ class _Logical(Harbour):
 class RunsLocal(_Logical, Local):
     """Runs whose artifacts lie in a local folder: a store that is asked on threads."""
 
-    exceptions: ClassVar[Mapping[str, str]] = {**Local.exceptions, **_Logical.exceptions}
+    exceptions: ClassVar[Mapping[str, str]] = {
+        **Local.exceptions,
+        **_Logical.exceptions,
+        "test_how_long_a_silent_server_is_waited_for": "a folder has no server",
+    }
 
     name = "runs-local"
     sibling = True
     fixture = "tracked_locally"
     scheme = "runs"
     remote = True
+
+    def test_how_long_a_silent_server_is_waited_for(self) -> None:
+        fs, root = mlartifacts.url_to_fs(self.base)
+        assert fs.places(root)[0].fs.protocol[0] == "file"
 
     def new_base(self) -> str:
         super().new_base()

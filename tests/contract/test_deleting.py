@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -47,6 +48,18 @@ def test_rm_of_a_list(harbour: Harbour, fs: Any, root: str) -> None:
     assert set(harbour.stored()) == {"c", "d/e"}
     fs.rm([f"{root}/c", f"{root}/d"], recursive=True)
     assert harbour.stored() == {}
+
+
+def test_rm_of_path_objects(harbour: Harbour, fs: Any, root: str) -> None:
+    harbour.seed({"a": b"1", "b[1]": b"2", "c": b"3", "d/e": b"4"})
+    inside = PurePosixPath(root)
+    fs.rm(inside / "a")
+    fs.rm([inside / "b[1]"])
+    assert set(harbour.stored()) == {"c", "d/e"}
+    with pytest.raises(FileNotFoundError):
+        fs.rm(inside / "missing*")
+    fs.rm(inside / "d", recursive=True)
+    assert set(harbour.stored()) == {"c"}
 
 
 def test_rm_of_nothing(harbour: Harbour, fs: Any, root: str) -> None:

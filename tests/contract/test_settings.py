@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -60,15 +62,52 @@ def test_no_secret_is_in_errors(harbour: Harbour, fs: Any, root: str) -> None:
             error = error.__cause__ or error.__context__
 
 
-def test_no_secret_is_logged(harbour: Harbour, caplog: pytest.LogCaptureFixture) -> None:
-    harbour.seed({"file": b"x"})
-    with caplog.at_level(logging.DEBUG):
-        fs, root = mlartifacts.url_to_fs(harbour.base, **harbour.options)
-        fs.cat_file(f"{root}/file")
-        assert not fs.exists(f"{root}/missing")
-    for record in caplog.records:
-        for secret in harbour.secrets:
-            assert secret not in f"{record.getMessage()} {record.args}", record.name
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Everything that is logged, with every logger there is at its most talkative."""
+    texts: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raised = "".join(traceback.format_exception(*record.exc_info or (None,) * 3))
+            texts.append(f"{record.name}: {record.getMessage()} {record.args} {raised}")
+
+    loggers = [logging.root]
+    loggers += [each for each in logging.root.manager.loggerDict.values() if hasattr(each, "level")]
+    before = [(each, each.level, each.disabled, each.propagate) for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.DEBUG)
+        each.disabled, each.propagate = False, True
+    handler = Keep()
+    logging.root.addHandler(handler)
+    yield texts
+    logging.root.removeHandler(handler)
+    for each, level, disabled, propagate in before:
+        each.setLevel(level)
+        each.disabled, each.propagate = disabled, propagate
+
+
+def test_no_secret_is_logged(
+    harbour: Harbour, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harbour.seed({"seeded": b"x"})
+    more = harbour.more_secrets(monkeypatch)
+    logged.clear()
+    fs, root = mlartifacts.url_to_fs(harbour.base, **harbour.options)
+    if harbour.writable:
+        fs.pipe_file(f"{root}/piped", b"x")
+        with fs.open(f"{root}/opened", "wb") as file:
+            file.write(b"x" * 6 * 2**20)
+        fs.cp_file(f"{root}/piped", f"{root}/copied")
+        fs.rm(f"{root}/opened")
+        assert fs.cat_file(f"{root}/piped") == b"x"
+    else:
+        assert fs.cat_file(f"{root}/seeded") == b"x"
+    assert fs.ls(root)
+    with pytest.raises(FileNotFoundError):
+        fs.cat_file(f"{root}/missing")
+    for secret in (*harbour.secrets, *more):
+        assert not [text for text in logged if secret in text]
 
 
 @pytest.mark.remote
@@ -92,6 +131,20 @@ def test_a_changed_variable_takes_effect_at_the_next_open(
             mlartifacts.open(harbour.uri("file"), **harbour.options).open().read()
     back, _ = mlartifacts.url_to_fs(harbour.base, **harbour.options)
     assert back.cat_file(f"{root}/file") == b"x"
+
+
+@pytest.mark.remote
+def test_how_long_a_silent_server_is_waited_for(
+    harbour: Harbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's defaults, and what its variable says, in the driver as it was made."""
+    harbour.seed({"file": b"x"})
+    for said, patience in ((None, harbour.patience), ("77", 77), ("-1", None)):
+        if said is not None:
+            monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", said)
+        fs, root = mlartifacts.url_to_fs(harbour.base, **harbour.options)
+        assert fs.cat_file(f"{root}/file") == b"x"
+        assert harbour.waits(fs) == patience, said
 
 
 @pytest.mark.remote

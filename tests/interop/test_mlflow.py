@@ -14,7 +14,7 @@ from tests.interop.conftest import stores
 pytestmark = pytest.mark.filterwarnings("default")
 
 #: The stores that MLflow has a client for, of packages that are installed beside it.
-CLIENTS = ("local", "s3", "wasbs", "gcs", "ftp", "hdfs")
+CLIENTS = ("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs")
 
 FILES = {
     "model/MLmodel": b"flavors: {}\n",
@@ -27,6 +27,8 @@ FILES = {
 def repository(harbour):
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    if harbour.name == "sftp":
+        harbour.server.set_up_home_for_pysftp(harbour.home)
     return get_artifact_repository(harbour.uri("run"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -34,6 +35,20 @@ def test_pandas(harbour):
         write(url, storage_options=options)
         pd.testing.assert_frame_equal(read(url, storage_options=options), TABLE)
     assert set(harbour.stored()) == {"table.parquet", "folder of/table.csv", "table.csv.gz"}
+
+
+@stores("s3", "gcs", "hdfs", "wasbs")
+def test_plain_urls_after_register(harbour, registered):
+    """By URLs that pandas and dask leave to fsspec; others they open in ways of their own."""
+    import dask.dataframe as dd
+
+    url = harbour.uri("table.csv")
+    TABLE.to_csv(url, index=False)
+    assert set(harbour.stored()) == {"table.csv"}
+    pd.testing.assert_frame_equal(pd.read_csv(url), TABLE)
+    with dask.config.set(scheduler="synchronous"):
+        frame = dd.read_csv(url).compute()
+    assert frame["x"].tolist() == TABLE["x"].tolist()
 
 
 @stores()

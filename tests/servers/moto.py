@@ -1,4 +1,7 @@
-"""S3: moto. Verifies no signature, knows buckets, ranges, multipart uploads and copies."""
+"""S3: moto. Knows buckets, ranges, multipart uploads and copies.
+
+It verifies signatures and permissions only while it is told to (:meth:`Moto.verifying`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.servers import certificates
 from tests.servers.process import LOOPBACK, Process, base_env, free_port, running
@@ -63,6 +67,27 @@ class Moto:
     def new_root(self) -> str:
         """Return the URI of a fresh bucket."""
         return f"s3://{self.new_bucket()}"
+
+    @contextlib.contextmanager
+    def verifying(self) -> Iterator[None]:
+        """Refuse whoever is no user or role of its IAM, or may not do what is asked."""
+        self.request("POST", "/moto-api/reset-auth", b"0")
+        try:
+            yield
+        finally:
+            self.request("POST", "/moto-api/reset-auth", b"inf")
+
+    def iam(self) -> Any:
+        """A client of its IAM."""
+        import boto3
+
+        return boto3.client(
+            "iam",
+            endpoint_url=self.url,
+            region_name=self.region,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+        )
 
     def reset(self) -> None:
         """Forget every bucket."""

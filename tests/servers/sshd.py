@@ -80,6 +80,23 @@ class Sshd:
             )
         return folder
 
+    def set_up_home_for_pysftp(self, home: Path) -> None:
+        """Write ``~/.ssh`` as MLflow's client needs it.
+
+        pysftp reads RSA keys alone, those that the configuration names, and looks a host up by
+        its name alone, whatever its port.
+        """
+        self.set_up_home(home)
+        key = home / ".ssh" / "id_rsa"
+        _generate_key(key, "rsa")
+        with (self.root.parent / "authorized_keys").open("ab") as file:
+            file.write(key.with_suffix(".pub").read_bytes())
+        (home / ".ssh" / "config").write_text(f"Host {self.host}\n  IdentityFile {key}\n")
+        with (home / ".ssh" / "known_hosts").open("a") as file:
+            file.write(
+                self.known_hosts.read_text().replace(f"[{self.host}]:{self.port}", self.host)
+            )
+
     def new_root(self) -> str:
         """Return the URI of a fresh directory."""
         folder = self.root / f"root-{next(_numbers)}"
@@ -87,9 +104,10 @@ class Sshd:
         return f"{self.url}{folder}"
 
 
-def _generate_key(path: Path) -> None:
+def _generate_key(path: Path, kind: str = "ed25519") -> None:
     keygen = find_program("ssh-keygen")
-    subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    # As PEM, which pysftp's paramiko can read.
+    subprocess.run([keygen, "-q", "-t", kind, "-m", "PEM", "-N", "", "-f", path], check=True)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import time
 import weakref
 
 import fsspec
+import pandas as pd
 import pytest
 from azure.storage.blob import (
     BlobServiceClient,
@@ -691,3 +692,6 @@ def test_by_entry_point(root, azurite):
     with BlobServiceClient.from_connection_string(azurite.connection_string) as client:
         name = parse(root).username
         assert client.get_blob_client(name, "file").download_blob().readall() == b"x"
+    frame = pd.DataFrame({"x": [1, 2], "y": ["a", "b"]})
+    frame.to_parquet(f"{root}/table.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(f"{root}/table.parquet"), frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import pickle
 import threading
 import time
@@ -414,6 +415,38 @@ def google(monkeypatch):
         yield Handler
         server.shutdown()
         thread.join()
+
+
+def test_a_service_account_logs_in(gcs_emulator, google, tmp_path, monkeypatch):
+    """By application default credentials, at the address that its file names."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "client_email": "me@project",
+        "private_key": key.decode(),
+        "token_uri": os.environ["STORAGE_EMULATOR_HOST"],
+    }
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    google.answer = 200, json.dumps({"access_token": "the-token", "expires_in": 3600})
+    with tcp_proxy.proxied(gcs_emulator.url) as proxy:
+        uri = f"gs://{gcs_emulator.new_bucket()}/x"
+        with mlartifacts.open(uri, "wb", endpoint_url=proxy.url) as file:
+            file.write(b"x")
+        fs, path = mlartifacts.url_to_fs(uri, endpoint_url=proxy.url)
+        assert fs.cat_file(path) == b"x"
+        fs.rm(path)
+        said = {request.headers.get("authorization") for request in proxy.requests}
+        assert said == {"Bearer the-token"}
+    assert "the-token" not in f"{fs!r} {fs.to_json()} {pickle.dumps(fs)!r}"
 
 
 def error(code, message):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
+import warnings
 
 import fsspec
 import pytest
@@ -177,6 +179,26 @@ def test_the_other_name_of_the_scheme(tmp_path):
     with fsspec.open(url, "wb") as file:
         file.write(b"x")
     assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("end", ["del files[:]", "files[0].__exit__(*error)"])
+@pytest.mark.parametrize("mode", ["wb", "w"])
+def test_a_forked_child_leaves_its_parents_write_alone(fs, tmp_path, mode, end):
+    files = [fs.open(str(tmp_path / "file"), mode)]
+    half, rest = (b"half ", b"and rest") if mode == "wb" else ("half ", "and rest")
+    files[0].write(half)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+        child = os.fork()
+    if child == 0:
+        with contextlib.suppress(Exception):
+            exec(end, {"files": files, "error": (ValueError, ValueError(), None)})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    files[0].write(rest)
+    files[0].close()
+    assert (tmp_path / "file").read_bytes() == b"half and rest"
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["file"]
 
 
 def test_exclusive(fs, tmp_path):

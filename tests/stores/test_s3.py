@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import errno
 import json
+import logging
 import pickle
 import random
+import re
 import threading
 import time
 
@@ -43,6 +46,7 @@ def config(**settings):
         ("s3://bucket/", "bucket"),
         ("s3://My_Bucket.example/k", "My_Bucket.example/k"),
         ("s3://bucket/a#b?versionId=c%41+[1]*", "bucket/a#b?versionId=c%41+[1]*"),
+        ("s3://bucket/ä b//c", "bucket/ä b//c"),
         (
             "s3://arn:aws:s3:us-west-2:123456789012:accesspoint/ap/key",
             "arn:aws:s3:us-west-2:123456789012:accesspoint/ap/key",
@@ -206,6 +210,27 @@ def test_upload_arguments_reach_puts_multipart_uploads_and_copies(bucket, monkey
         assert head["SSEKMSKeyId"].endswith("1234"), key
 
 
+def test_a_key_of_the_callers_is_said_wherever_bytes_are(moto_server, bucket, monkeypatch):
+    arguments = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", json.dumps(arguments))
+    coded = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        fs = mlartifacts.filesystem("s3", endpoint_url=proxy.url)
+        keep_house(fs, f"{bucket}/run")
+        fs.pipe_file(f"{bucket}/x", b"x")
+        fs.cp_file(f"{bucket}/x", f"{bucket}/y")
+        assert {request.method for request in proxy.requests} == {"GET", "HEAD", "POST", "PUT"}
+        for request in proxy.requests:
+            said = {name for name, value in request.headers.items() if value == coded}
+            expected = {"x-amz-server-side-encryption-customer-key"}
+            if "x-amz-copy-source" in request.headers:
+                expected.add("x-amz-copy-source-server-side-encryption-customer-key")
+            elif "list-type" in request.target or request.target.endswith("?delete"):
+                expected = set()
+            assert said == expected, request
+        assert [r for r in proxy.requests if "x-amz-copy-source" in r.headers]
+
+
 def test_the_bucket_owner_is_said_in_every_request(moto_server, bucket, monkeypatch):
     monkeypatch.setenv("MLFLOW_S3_EXPECTED_BUCKET_OWNER", "123456789012")
     with tcp_proxy.proxied(moto_server.url) as proxy:
@@ -265,6 +290,32 @@ def test_more_than_a_page_is_deleted_and_no_sibling(fs, bucket):
     assert sorted(fs.find(bucket)) == [f"{bucket}/many-more", f"{bucket}/many.txt"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wed, 25 Nov 2026 14:18:06 GMT",
+        "2026-11-25T14:18:06.123Z",
+        "2026-11-25T14:18:06Z",
+        "2026-11-25T15:18:06+01:00",
+        "1795616417",
+        1795616417.5,
+    ],
+)
+def test_times_are_those_of_botocore(text):
+    from botocore.utils import parse_timestamp
+
+    from mlartifacts.stores.s3.driver import _when
+
+    assert _when(text) == parse_timestamp(text)
+
+
+def test_times_in_listings_and_of_files(fs, bucket):
+    fs.pipe_file(f"{bucket}/x", b"x")
+    (listed,) = fs.ls(bucket, detail=True)
+    assert listed["LastModified"].tzinfo is datetime.UTC  # so it is not dateutil's
+    assert fs.modified(f"{bucket}/x") == listed["LastModified"].replace(microsecond=0)
+
+
 def test_markers_of_directories_are_no_files(fs, bucket, moto_server):
     moto_server.request("PUT", f"/{bucket}/folder/", b"")
     moto_server.request("PUT", f"/{bucket}/folder/x", b"x")
@@ -307,6 +358,13 @@ def test_a_profile_is_botocores_business(moto_server, monkeypatch, tmp_path):
         mlartifacts.filesystem("s3").ls(bucket)
 
 
+def test_requests_are_signed_for_the_region(moto_server, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        mlartifacts.filesystem("s3", endpoint_url=proxy.url).exists(f"{bucket}/x")
+        assert "/eu-west-3/s3/" in proxy.requests[0].headers["authorization"]
+
+
 def test_anonymous(moto_server, bucket, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION", "unsigned")
     with tcp_proxy.proxied(moto_server.url) as proxy:
@@ -323,6 +381,105 @@ def test_named_endpoints_give_back_their_uri(bucket, moto_server):
     assert [fs.unstrip_protocol(name) for name in fs.find(path)] == [uri]
     again = pickle.loads(pickle.dumps(fs))
     assert again.cat_file(path) == b"x"
+
+
+def keep_house(fs, path):
+    """Write, list, read and delete, with one file in parts."""
+    large = random.Random(1).randbytes(11 * 2**20)
+    fs.pipe_file(f"{path}/small", b"small")
+    with fs.open(f"{path}/large", "wb", block_size=5 * 2**20) as file:
+        file.write(large)
+    assert fs.ls(path, detail=False) == [f"{path}/large", f"{path}/small"]
+    assert fs.cat_file(f"{path}/small") == b"small"
+    assert fs.cat_file(f"{path}/large", start=-5) == large[-5:]
+    fs.rm(path, recursive=True)
+    assert not fs.exists(path)
+
+
+@pytest.mark.parametrize("scheme", ["r2", "b2"])
+def test_an_endpoint_in_the_uri(moto_server_tls, monkeypatch, scheme):
+    """Its server is asked over TLS, whatever the variable for other servers says."""
+    for name, value in moto_server_tls.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    host = moto_server_tls.url.removeprefix("https://")
+    keep_house(*mlartifacts.url_to_fs(f"{scheme}://{moto_server_tls.new_bucket()}@{host}/run 1"))
+
+
+def test_r2_by_the_addresses_that_it_has(moto_server, bucket, monkeypatch):
+    """An HTTP proxy stands for Cloudflare: what it is asked for is what they would be."""
+    host = "account.r2.cloudflarestorage.com"
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        keep_house(*mlartifacts.url_to_fs(f"r2://{bucket}@{host}/r", endpoint_url=f"http://{host}"))
+        assert len(proxy.requests) > 6
+        for request in proxy.requests:
+            assert request.target.startswith(f"http://{bucket}.{host}/")
+            assert "/auto/s3/" in request.headers["authorization"]
+        parts = [request for request in proxy.requests if "partNumber" in request.target]
+        sizes = [int(part.headers["content-length"]) for part in parts]
+        assert len(sizes) == 3
+        assert sizes[0] == sizes[1] >= sizes[2]  # it refuses others
+
+
+def allow(action, **of):
+    statement = {"Effect": "Allow", "Action": action, **(of or {"Resource": "*"})}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.fixture
+def profiles(moto_server, tmp_path):
+    """Profiles in ``~/.aws``, which say all that there is to say; the server verifies logins.
+
+    ``writer`` may use S3, ``clerk`` may assume a role alone, ``analyst`` is the role.
+    """
+    iam = moto_server.iam()
+    logins = []
+    for name, action in (("writer", "s3:*"), ("clerk", "sts:AssumeRole")):
+        user = iam.create_user(UserName=name)["User"]
+        iam.put_user_policy(UserName=name, PolicyName="it", PolicyDocument=allow(action))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        logins += [f"[{name}]", f"aws_access_key_id = {made['AccessKeyId']}"]
+        logins += [f"aws_secret_access_key = {made['SecretAccessKey']}"]
+    logins += ["[liar]", *logins[1:2], "aws_secret_access_key = not the writer's"]
+    trust = allow("sts:AssumeRole", Principal={"AWS": user["Arn"]})
+    role = iam.create_role(RoleName="analyst", AssumeRolePolicyDocument=trust)["Role"]
+    iam.put_role_policy(RoleName="analyst", PolicyName="it", PolicyDocument=allow("s3:*"))
+    here = [f"region = {moto_server.region}", "services = here"]
+    endpoint = f"  endpoint_url = {moto_server.url}"
+    config = ["[services here]", "s3 =", endpoint, "sts =", endpoint]
+    for name in ("writer", "clerk", "liar"):
+        config += [f"[profile {name}]", *here]
+    config += ["[profile analyst]", f"role_arn = {role['Arn']}", "source_profile = clerk", *here]
+    folder = tmp_path / "home" / ".aws"
+    folder.mkdir()
+    (folder / "credentials").write_text("\n".join(logins))
+    (folder / "config").write_text("\n".join(config))
+    bucket = moto_server.new_bucket()
+    with moto_server.verifying():
+        yield bucket
+    moto_server.reset()
+
+
+def test_profiles_and_roles(profiles, monkeypatch, caplog):
+    for name in ("writer", "analyst"):
+        monkeypatch.setenv("AWS_PROFILE", name)
+        with caplog.at_level(logging.DEBUG):
+            keep_house(*mlartifacts.url_to_fs(f"s3://{profiles}/{name}"))
+    # What STS answered, once.
+    assert re.findall("<SecretAccessKey>(.*?)</", caplog.text) == ["<hidden>"]
+    assert re.findall("<SessionToken>(.*?)</", caplog.text) == ["<hidden>"]
+    for name, code in (("clerk", "AccessDenied"), ("liar", "SignatureDoesNotMatch")):
+        monkeypatch.setenv("AWS_PROFILE", name)
+        fs, path = mlartifacts.url_to_fs(f"s3://{profiles}/x")
+        with pytest.raises(PermissionError, match=code) as caught:
+            fs.pipe_file(path, b"x")
+        assert caught.value.filename == path
+        for act in (fs.open, fs.cat_file, fs.ls, fs.info, fs.exists, fs.rm):
+            with pytest.raises(PermissionError) as caught:
+                act(path)
+            assert caught.value.filename
+            assert "not the writer's" not in str(caught.value)
 
 
 def test_secrets_of_the_environment_stay_there(fs):

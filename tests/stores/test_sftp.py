@@ -24,6 +24,7 @@ from asyncssh.sftp import SFTPClientHandler, SFTPServerHandler
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.promises import synced
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.stores.sftp.files import PIECE
 from tests.servers.asyncssh_server import AsyncsshServer
@@ -601,6 +602,14 @@ def test_server_that_falls_silent(
         fs.ls(root)
     proxy.swallow = False
     assert fs.ls(root) == []
+
+
+def test_servers_are_asked_whether_they_are_there(through: tuple[Any, str]) -> None:
+    """By default: OpenSSH's clients do not, and wait for ever."""
+    fs, root = through
+    fs.ls(root)
+    client = synced(fs.loop, fs._pool.client)
+    assert (client._keepalive_interval, client._keepalive_count_max) == (15, 3)
 
 
 def test_limits_of_ssh_config(sshd: Sshd, hanging_server: Hanging) -> None:

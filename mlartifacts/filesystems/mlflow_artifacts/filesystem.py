@@ -27,7 +27,7 @@ from fsspec.utils import isfilelike, stringify_path
 from mlartifacts.environment import Environment
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
 from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
-from mlartifacts.promises import AsyncArtifactFileSystem, synced
+from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.proxy.client import STORE as STORE_CODE
 from mlartifacts.proxy.client import Client
@@ -578,7 +578,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         await self._rm(path)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str | os.PathLike) else list(path):
+        for each in texts(path):
             each = self._strip_protocol(each)
             route = self._route(each)
             parent, _, name = each.rpartition("/")

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.filesystems.models import STORE
+from mlartifacts.promises import texts
 from mlartifacts.tracking.logical import split_model
 
 __all__ = ["ModelsFileSystem"]
@@ -48,7 +49,7 @@ class ModelsFileSystem(DelegatingFileSystem):
         _refuse(path)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        _refuse(path if isinstance(path, str) else path[0])
+        _refuse(texts(path)[0])
 
 
 def _refuse(path: str) -> NoReturn:

@@ -39,7 +39,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks, sync_wrapper
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, agree, alone
 from mlartifacts.writing import WholeWrite
@@ -522,7 +522,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                 raise
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in [path] if isinstance(path, str) else path:
+        for each in texts(path):
             container, key, _ = self.split_path(each)
             if not recursive:
                 await self._rm_file(each)

@@ -26,7 +26,7 @@ from gcsfs.retry import HttpError, NonRetryableError, retry_request
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.writing import WholeWrite
 
@@ -257,7 +257,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     # ---- Deleting ------------------------------------------------------------------------
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        paths = [self._strip_protocol(each) for each in ([path] if isinstance(path, str) else path)]
+        paths = [self._strip_protocol(each) for each in texts(path)]
         if recursive:
             for each in paths:
                 await super()._rm(each, recursive=True, **kwargs)

@@ -17,7 +17,7 @@ from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import isfilelike, tokenize
 
 from mlartifacts.errors import InvalidConfig, MissingDriver
-from mlartifacts.promises import SyncArtifactFileSystem
+from mlartifacts.promises import SyncArtifactFileSystem, texts
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
 from mlartifacts.writing import WholeWrite, temporary_beside
@@ -260,7 +260,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if maxdepth is not None:
             super().rm(path, recursive=recursive, maxdepth=maxdepth)
             return
-        for each in [path] if isinstance(path, str) else list(path):
+        for each in texts(path):
             self._remove(self._strip_protocol(each), recursive)
 
     def _remove(self, path: str, recursive: bool) -> None:
@@ -403,19 +403,22 @@ def _make_driver(name: str | None, cluster: Cluster) -> Driver:
     InvalidConfig
         The name is no driver's, or what libhdfs needs is not there.
     MissingDriver
-        hdfs-native was asked for and is not installed.
+        hdfs-native was asked for and is not installed, or neither driver is.
     """
     if name not in (None, *_DRIVERS):
         raise InvalidConfig(f"driver={name!r}: HDFS has the drivers {', '.join(_DRIVERS)}.")
-    installed = importlib.util.find_spec("hdfs_native") is not None
-    if name == "hdfs-native" and not installed:
+    native, pyarrow = (importlib.util.find_spec(each) for each in ("hdfs_native", "pyarrow"))
+    if name == "hdfs-native" and native is None:
         raise MissingDriver("hdfs-native", "hdfs_native")
     problems = [] if name == "hdfs-native" else libhdfs.missing()
-    if name == "hdfs-native" or (name is None and problems and installed):
+    if name == "hdfs-native" or (name is None and native and (problems or not pyarrow)):
         from mlartifacts.stores.hdfs.native import NativeDriver
 
         return NativeDriver(cluster)
+    other = "" if native else ". Or, without Java: pip install 'mlartifacts[hdfs-native]'"
+    if pyarrow is None:
+        more = "".join(f"; {problem}" for problem in problems)
+        raise MissingDriver("hdfs", "pyarrow", f"{more}{other}.")
     if problems:
-        other = "" if installed else ". Or, without Java: pip install 'mlartifacts[hdfs-native]'"
         raise InvalidConfig(f"pyarrow cannot reach HDFS here: {'; '.join(problems)}{other}.")
     return libhdfs.LibhdfsDriver(cluster)

@@ -24,7 +24,6 @@ import contextlib
 import ctypes
 import errno
 import glob
-import importlib.util
 import os
 import posixpath
 import socket
@@ -58,8 +57,6 @@ def missing() -> list[str]:
     if _jvm_process is not None:
         return []
     problems = []
-    if importlib.util.find_spec("pyarrow") is None:
-        problems.append("the package pyarrow is not installed: pip install 'mlartifacts[hdfs]'")
     java = os.environ.get("JAVA_HOME")
     places = [os.path.join(java, place) for place in _JVM_PLACES] if java else []
     places += [f"/usr/lib/jvm/default-java/{place}" for place in _JVM_PLACES]

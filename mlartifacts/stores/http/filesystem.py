@@ -18,7 +18,7 @@ import yarl
 from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.stores.http.files import UNPACKED, RangedFile
 
@@ -227,7 +227,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         _refuse(path)
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        _refuse(path if isinstance(path, str) else path[0])
+        _refuse(texts(path)[0])
 
     async def _mkdir(self, path: str, **kwargs: Any) -> None:
         _refuse(path)

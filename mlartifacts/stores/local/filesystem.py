@@ -12,7 +12,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import isfilelike, stringify_path
 
-from mlartifacts.promises import SyncArtifactFileSystem
+from mlartifacts.promises import SyncArtifactFileSystem, texts
 from mlartifacts.stores.local import STORE
 from mlartifacts.uri import ALIAS, parse
 from mlartifacts.writing import (
@@ -130,7 +130,7 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             self.cp_file(rpath, lpath)
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
-        for each in [] if recursive else [path] if isinstance(path, str) else path:
+        for each in [] if recursive else texts(path):
             clean = self._strip_protocol(each)
             if os.path.isdir(clean) and not os.path.islink(clean):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), clean)

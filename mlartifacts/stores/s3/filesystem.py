@@ -31,7 +31,7 @@ from botocore.exceptions import (
 )
 
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.stores.s3.driver import Hung, S3Driver
 from mlartifacts.writing import WholeWrite
@@ -249,7 +249,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
             raise
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in map(self._strip_protocol, [path] if isinstance(path, str) else path):
+        for each in map(self._strip_protocol, texts(path)):
             if not self.split_path(each)[1]:
                 await super()._rm(each, recursive=recursive, **kwargs)
             elif recursive:

@@ -23,7 +23,7 @@ from fsspec.utils import isfilelike
 from sshfs import SSHFileSystem
 from sshfs.utils import as_progress_handler
 
-from mlartifacts.promises import AsyncArtifactFileSystem
+from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.stores.sftp.connection import LOST, Connections, explanation
 from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, parallel
@@ -466,8 +466,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     ) -> None:
         if maxdepth is not None:
             raise NotImplementedError("SFTP trees are deleted whole: rm takes no maxdepth.")
-        paths = [path] if isinstance(path, str) else list(path)
-        removals = [self._rm_one(self._strip_protocol(each), recursive) for each in paths]
+        removals = [self._rm_one(self._strip_protocol(each), recursive) for each in texts(path)]
         await _run_coros_in_chunks(removals, batch_size=self.batch_size, nofiles=True)
 
     async def _rm_one(self, path: str, recursive: bool) -> None:
