@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from mlartifacts.location import Location
     from mlartifacts.registry import register, schemes, unregister
+    from mlartifacts.transfer.operations import Report, copy, delete, download, sync, upload
 
 __version__ = "0.1.0"
 
@@ -42,9 +43,13 @@ __all__ = [
     "InvalidURI",
     "Location",
     "MissingDriver",
+    "Report",
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "copy",
+    "delete",
+    "download",
     "filesystem",
     "locate",
     "open",
@@ -52,8 +57,10 @@ __all__ = [
     "register",
     "resolve",
     "schemes",
+    "sync",
     "to_url",
     "unregister",
+    "upload",
     "url_to_fs",
 ]
 
@@ -65,6 +72,7 @@ _ROOMS = {
     " UnknownScheme Unresolved",
     "location": "Location",
     "registry": "register schemes unregister",
+    "transfer.operations": "Report copy delete download sync upload",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

@@ -307,6 +307,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
             return f"{root.scheme}://{user}{root.netloc}/{path.lstrip('/')}"
         return f"{root.scheme}://{path}"
 
+    def unfit(self, path: str) -> str | None:
+        """Why the store cannot hold a name; ``None`` where it can, as far as is known."""
+        return None
+
     # ---- Errors --------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str) -> Exception | None:

@@ -248,6 +248,12 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         ordered = {name: found[name] for name in sorted(found)}
         return ordered if detail else list(ordered)
 
+    def unfit(self, path: str) -> str | None:
+        """Why the store where a path lies cannot hold its name."""
+        place = self.places(self._strip_protocol(path))[0]
+        reason: str | None = place.fs.unfit(place.path)
+        return reason
+
     def modified(self, path: str) -> Any:
         """When a file was last changed."""
         return self._plainly(path, "modified")

@@ -158,10 +158,15 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return wire.below(wire.ARTIFACTS, path)
 
+    def unfit(self, path: str) -> str | None:
+        if wire.is_carried(path):
+            return None
+        reason = "MLflow's server takes this name for another, or refuses it"
+        return f"{reason} (it decodes '%41', and knows no '#')"
+
     def _is_carried(self, path: str) -> None:
-        if not wire.is_carried(path):
-            reason = "MLflow's server takes this name for another, or refuses it"
-            raise OSError(errno.EINVAL, f"{reason} (it decodes '%41', and knows no '#')", path)
+        if reason := self.unfit(path):
+            raise OSError(errno.EINVAL, reason, path)
 
     async def _file(self, path: str) -> dict[str, Any]:
         """What is listed of a file; raises where there is none, or a directory."""

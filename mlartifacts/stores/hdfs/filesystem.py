@@ -296,6 +296,9 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
             return None  # fsspec's own
         return self.driver.explain(error, path)
 
+    def unfit(self, path: str) -> str | None:
+        return "HDFS allows no ':' in a name" if ":" in path else None
+
     def _open_whole(
         self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
     ) -> WholeWrite:

@@ -1,0 +1,360 @@
+"""Moving artifacts between any two places: what users call."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlartifacts.access import url_to_fs
+from mlartifacts.errors import InvalidURI, TransferError
+from mlartifacts.transfer.engine import Engine
+from mlartifacts.transfer.plan import Overwrite, chosen, compare, refuse_names
+from mlartifacts.transfer.progress import Progress
+from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.verify import verify
+
+if TYPE_CHECKING:
+    from fsspec.callbacks import Callback
+
+__all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
+
+Place = str | os.PathLike[str]
+Patterns = str | Iterable[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a transfer did, or would do.
+
+    Attributes
+    ----------
+    place : str
+        Where the files are now: a URI, or a local path.
+    moved : tuple of str
+        The names that were moved (or deleted), relative to `place`; ``""`` is `place` itself.
+    skipped : tuple of str
+        The names that were left as they are.
+    size : int
+        Bytes that were moved.
+    """
+
+    place: str
+    moved: tuple[str, ...]
+    skipped: tuple[str, ...]
+    size: int
+
+
+def upload(
+    local: Place,
+    uri: Place,
+    *,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    overwrite: Overwrite = "always",
+    resume: bool = False,
+    dry_run: bool = False,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Report:
+    """Write a local file, or what is in a local directory, to a URI.
+
+    Parameters
+    ----------
+    local : str or path-like
+        A file, or a directory whose content is meant. Links in it are followed inside of it.
+    uri : str or path-like
+        Where the content goes; a file goes into a directory, or a URI that ends with a slash.
+    include, exclude : str or iterable of str, optional
+        Patterns over the relative names (``*.parquet``, ``data/**``): move those that match one
+        of `include`, if there is any, and none of `exclude`.
+    overwrite : {"always", "never", "newer", "different"}, default "always"
+        Which of the files that are there already are written again.
+    resume : bool, default False
+        Do not move again what is there already: what has the same size, and the same MD5 where
+        both sides list one, or is not older there.
+    dry_run : bool, default False
+        Move nothing, and say what would be moved.
+    callback : fsspec.callbacks.Callback, optional
+        Hears of bytes. Without one a bar is shown on terminals and in notebooks, where tqdm is
+        installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is not false.
+    **options
+        The driver's.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file or directory.
+    InvalidURI
+        A link leads out of `local`, or the target cannot hold a name: nothing was moved.
+    TransferError
+        Some files could not be moved, each with its cause; the others were.
+    """
+    return _transfer(
+        _end(local, {}),
+        _end(uri, options),
+        into=str(os.fspath(uri)).endswith("/"),
+        choice=(include, exclude),
+        overwrite=overwrite,
+        resume=resume,
+        dry_run=dry_run,
+        callback=callback,
+    )
+
+
+def download(
+    uri: Place,
+    local: Place | None = None,
+    *,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    overwrite: Overwrite = "always",
+    resume: bool = True,
+    dry_run: bool = False,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Path:
+    """Fetch an artifact, or what is in a directory of artifacts, to this machine.
+
+    Parameters
+    ----------
+    uri : str or path-like
+    local : str or path-like, optional
+        Where the content goes; a new temporary directory unless given. A file goes into a
+        directory, or a path that ends with a slash.
+    include, exclude, overwrite, dry_run, callback, **options
+        As for :func:`upload`.
+    resume : bool, default True
+        Do not fetch again what is there already, and go on with a large file that broke off.
+
+    Returns
+    -------
+    pathlib.Path
+        Of the file, or of the directory.
+
+    Raises
+    ------
+    FileNotFoundError, InvalidURI, TransferError
+        As for :func:`upload`.
+    """
+    source = _end(uri, options)
+    into = local is None or str(os.fspath(local)).endswith(("/", os.sep))
+    report = _transfer(
+        source,
+        _end(tempfile.mkdtemp(prefix="mlartifacts-") if local is None else local, {}),
+        into=into,
+        choice=(include, exclude),
+        overwrite=overwrite,
+        resume=resume,
+        dry_run=dry_run,
+        callback=callback,
+    )
+    return Path(report.place)
+
+
+def copy(
+    source: Place,
+    target: Place,
+    *,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    overwrite: Overwrite = "always",
+    resume: bool = True,
+    dry_run: bool = False,
+    callback: Callback | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+) -> Report:
+    """Copy an artifact, or what is in a directory of artifacts, from one URI to another.
+
+    A store copies within itself where its driver can; otherwise the bytes pass through this
+    machine's memory, and not over its disk.
+
+    Parameters
+    ----------
+    source, target : str or path-like
+        A file goes into a directory, or a URI that ends with a slash.
+    include, exclude, overwrite, resume, dry_run, callback
+        As for :func:`upload`.
+    source_options, target_options : mapping, optional
+        The drivers' options.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FileNotFoundError, InvalidURI, TransferError
+        As for :func:`upload`.
+    """
+    return _transfer(
+        _end(source, source_options or {}),
+        _end(target, target_options or {}),
+        into=str(os.fspath(target)).endswith("/"),
+        choice=(include, exclude),
+        overwrite=overwrite,
+        resume=resume,
+        dry_run=dry_run,
+        callback=callback,
+    )
+
+
+def sync(
+    source: Place,
+    target: Place,
+    *,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    delete: bool = False,
+    dry_run: bool = False,
+    callback: Callback | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+) -> Report:
+    """Have at one place what is at another: copy what is missing or differs.
+
+    Parameters
+    ----------
+    source, target : str or path-like
+    include, exclude, dry_run, callback, source_options, target_options
+        As for :func:`copy`. What they leave out is neither copied nor deleted.
+    delete : bool, default False
+        Delete what the source has not, once everything was copied.
+
+    Returns
+    -------
+    Report
+        Of what was copied.
+
+    Raises
+    ------
+    FileNotFoundError, InvalidURI, TransferError
+        As for :func:`upload`.
+    """
+    one, other = _end(source, source_options or {}), _end(target, target_options or {})
+    report = _transfer(
+        one,
+        other,
+        into=False,
+        choice=(include, exclude),
+        overwrite="different",
+        resume=True,
+        dry_run=dry_run,
+        callback=callback,
+    )
+    if delete and not dry_run:
+        extra = set(chosen(_there(other), include, exclude)) - {*report.moved, *report.skipped}
+        _remove(other, sorted(extra))
+    return report
+
+
+def delete(
+    uri: Place,
+    *,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    dry_run: bool = False,
+    **options: Any,
+) -> Report:
+    """Delete an artifact, or a directory of artifacts, and nothing beside it.
+
+    Parameters
+    ----------
+    uri : str or path-like
+    include, exclude, dry_run, **options
+        As for :func:`upload`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing.
+    TransferError
+        Some files could not be deleted, each with its cause.
+    """
+    end = _end(uri, options)
+    files = end.files()
+    doomed = chosen(files, include, exclude)
+    if not dry_run:
+        if len(doomed) == len(files):
+            end.fs.rm(end.root, recursive="" not in files)
+        else:
+            _remove(end, sorted(doomed))
+    kept = tuple(sorted(files.keys() - doomed.keys()))
+    size = sum(file.size for file in doomed.values())
+    return Report(str(end), tuple(sorted(doomed)), kept, size)
+
+
+def _remove(end: End, names: list[str]) -> None:
+    failures: dict[str, BaseException] = {}
+    for name in names:
+        try:
+            end.fs.rm_file(end.path(name))
+        except Exception as error:
+            failures[name] = error
+    if failures:
+        raise TransferError(failures)
+
+
+def _transfer(
+    source: End,
+    target: End,
+    *,
+    into: bool,
+    choice: tuple[Patterns, Patterns],
+    overwrite: Overwrite,
+    resume: bool,
+    dry_run: bool,
+    callback: Callback | None,
+) -> Report:
+    files = source.files()
+    if "" in files and (into or target.is_directory()):
+        target = End(target.fs, target.path(source.root.rstrip("/").rpartition("/")[2]))
+    if source.fs is target.fs and f"{target.root}/".startswith(f"{source.root}/"):
+        raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
+    files = chosen(files, *choice)
+    there: Mapping[str, File] = {}
+    if overwrite != "always" or resume:
+        there = _there(target)
+
+    def md5(one: File, other: File) -> tuple[str | None, str | None]:
+        # The listed one first: without it, there is nothing to compare.
+        listed = source.md5(one) if target.is_local else target.md5(other)
+        if listed is None:
+            return None, None
+        return listed, target.md5(other) if target.is_local else source.md5(one)
+
+    plan = compare(files, there, overwrite, resume, md5)
+    refuse_names([file.name for file in plan.moves], target)
+    place = target.root if target.is_local else str(target)
+    skipped = tuple(sorted(file.name for file in plan.skipped))
+    if not dry_run and plan.moves:
+        with Progress(callback, plan.size, len(plan.moves)) as progress:
+            engine = Engine(source, target, progress, resume)
+            moved, failures = engine.run({file.name: file for file in plan.moves})
+        failures |= verify(source, target, [(each.file.name, each) for each in moved])
+        if failures:
+            raise TransferError(failures)
+    return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
+
+
+def _there(target: End) -> dict[str, File]:
+    try:
+        return target.files()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _end(place: Place, options: Mapping[str, Any]) -> End:
+    return End(*url_to_fs(place, **options))

@@ -1,0 +1,177 @@
+"""What is to be moved: a comparison of two trees, before a byte moves."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fsspec.utils import glob_translate
+
+from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.transfer.trees import End, File
+
+__all__ = ["Overwrite", "Plan", "chosen", "compare", "refuse_names"]
+
+Overwrite = Literal["always", "never", "newer", "different"]
+Patterns = str | Iterable[str]
+MD5s = Callable[[File, File], tuple[str | None, str | None]]
+
+_LONGEST_STEP = 255
+_WINDOWS = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A transfer before it begins.
+
+    Attributes
+    ----------
+    moves : tuple of File
+        What is to be moved, the largest first.
+    skipped : tuple of File
+        What is there already, or is not to be overwritten.
+    """
+
+    moves: tuple[File, ...]
+    skipped: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to be moved."""
+        return sum(file.size for file in self.moves)
+
+
+def chosen(files: Mapping[str, File], include: Patterns, exclude: Patterns) -> dict[str, File]:
+    """The files whose names match one pattern of `include`, if there is any, and none of `exclude`.
+
+    A pattern is fsspec's (``*`` within a step, ``**`` for any number of steps), and holds for the
+    whole relative name.
+    """
+    wanted, unwanted = _matchers(include), _matchers(exclude)
+    return {
+        name: file
+        for name, file in files.items()
+        if (not wanted or any(each.match(name) for each in wanted))
+        and not any(each.match(name) for each in unwanted)
+    }
+
+
+def _matchers(patterns: Patterns) -> list[re.Pattern[str]]:
+    each = [patterns] if isinstance(patterns, str) else list(patterns)
+    return [re.compile(glob_translate(pattern)) for pattern in each]
+
+
+def compare(
+    source: Mapping[str, File],
+    target: Mapping[str, File],
+    overwrite: Overwrite = "different",
+    resume: bool = False,
+    md5: MD5s | None = None,
+) -> Plan:
+    """What of `source` must be moved so that `target` has it.
+
+    Parameters
+    ----------
+    source, target : mapping of str to File
+    overwrite : {"always", "never", "newer", "different"}
+        Of what both have: move all; none; what is newer in the source; what has another size
+        or MD5, or is newer in the source where one side lists no MD5.
+    resume : bool, default False
+        With ``"always"``: do not move again what is the same.
+    md5 : callable, optional
+        The MD5 of two files of one name and size, each ``None`` where it is not known.
+
+    Raises
+    ------
+    InvalidConfig
+        `overwrite` is something else.
+    """
+    if overwrite not in get_args(Overwrite):
+        known = ", ".join(get_args(Overwrite))
+        raise InvalidConfig(f"overwrite={overwrite!r}: it takes one of {known}.")
+    if overwrite == "always" and resume:
+        overwrite = "different"
+    moves: list[File] = []
+    skipped: list[File] = []
+    for name, file in source.items():
+        there = target.get(name)
+        (moves if there is None or _replaces(file, there, overwrite, md5) else skipped).append(file)
+    moves.sort(key=lambda file: file.size, reverse=True)
+    return Plan(tuple(moves), tuple(skipped))
+
+
+def _replaces(
+    file: File,
+    there: File,
+    overwrite: Overwrite,
+    md5: MD5s | None,
+) -> bool:
+    if overwrite in {"always", "never"}:
+        return overwrite == "always"
+    if overwrite == "newer":
+        return _is_newer(file, there)
+    if file.size != there.size:
+        return True
+    one, other = (None, None) if md5 is None else md5(file, there)
+    return _is_newer(file, there) if one is None or other is None else one != other
+
+
+def _is_newer(file: File, there: File) -> bool:
+    if file.modified is None or there.modified is None:
+        return True  # nobody knows that it is not
+    # Most stores keep whole seconds.
+    return int(file.modified) > int(there.modified)
+
+
+def refuse_names(names: Sequence[str], end: End) -> None:
+    """Refuse, by name, what an end cannot hold.
+
+    Raises
+    ------
+    InvalidURI
+        A name would leave the root, is too long or has characters that the end does not know, is
+        a directory's as well, or differs from another only by the case of its letters where the
+        end takes these for one.
+    """
+    taken: dict[str, str] = {}
+    directories: set[str] = set()
+    folds = end.is_local and _folds_case(end.root)
+    for name in names:
+        steps = name.split("/") if name else []
+        if any(step in {"", ".", ".."} for step in steps):
+            raise InvalidURI(f"The name {name!r} has an empty step, '.' or '..'.")
+        if reason := _unfit(end, name, steps):
+            raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
+        if not end.is_local:
+            continue
+        directories.update("/".join(steps[:depth]) for depth in range(1, len(steps)))
+        same = name.casefold() if folds else name
+        if same in taken:
+            raise InvalidURI(f"{end} takes {taken[same]!r} and {name!r} for one name.")
+        taken[same] = name
+    if both := sorted(directories & set(names)):
+        raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
+
+
+def _unfit(end: End, name: str, steps: list[str]) -> str | None:
+    if end.is_local:
+        if long := next((s for s in steps if len(os.fsencode(s)) > _LONGEST_STEP), None):
+            return f"{long[:20]!r}... has more than {_LONGEST_STEP} bytes"
+        if "\0" in name:
+            return "it has a NUL"
+        if os.name == "nt" and (bad := next((s for s in steps if _WINDOWS.search(s)), None)):
+            return f"Windows knows no {bad!r}"
+        return None
+    unfit = getattr(end.fs, "unfit", None)
+    return None if unfit is None else unfit(end.path(name))
+
+
+def _folds_case(root: str) -> bool:
+    """Whether a disk takes upper and lower case for one, as macOS and Windows mostly do."""
+    while not os.path.exists(root):
+        root = os.path.dirname(root)
+    other = root.swapcase()
+    return other != root and os.path.exists(other) and os.path.samefile(root, other)

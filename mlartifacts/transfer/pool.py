@@ -1,0 +1,103 @@
+"""Threads that do many things at once within a bound of memory, and stop when they are told to."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+__all__ = ["Budget", "Pool", "Stopped"]
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The transfer was interrupted."""
+
+
+class Pool:
+    """Threads that do not keep a process from ending, unlike those of ``concurrent.futures``.
+
+    Parameters
+    ----------
+    threads : int
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, act: Callable[..., T], *args: Any) -> Future[T]:
+        """Have something done by the next thread that is free."""
+        future: Future[T] = Future()
+
+        def task() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(act(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._tasks.put(task)
+        return future
+
+    def close(self) -> None:
+        """Let the threads end when nothing is left to do."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+
+class Budget:
+    """Bytes that may be held in memory at once, by all threads together.
+
+    Parameters
+    ----------
+    size : int
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes are free; who wants more than all is alone with it.
+
+        Raises
+        ------
+        Stopped
+            The transfer was interrupted.
+        """
+        size = min(size, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size or self._stopped)
+            self.check()
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let everybody who waits or asks end."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise where the transfer was interrupted."""
+        if self._stopped:
+            raise Stopped

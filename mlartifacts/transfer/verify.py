@@ -1,0 +1,73 @@
+"""Whether what arrived is what was sent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable, Mapping
+
+from mlartifacts.transfer.engine import Moved
+from mlartifacts.transfer.trees import End, File, md5_of
+
+__all__ = ["verify"]
+
+
+def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
+    """Compare what was moved with what is listed now, and remove what is wrong.
+
+    The size always; the MD5 where the bytes passed here and a store lists one. What a store
+    lists need not be one (S3's ETag of an encrypted object), so a difference is looked into by
+    reading the file.
+
+    Parameters
+    ----------
+    source, target : End
+    moved : iterable of (str, Moved)
+        By the name at the target.
+
+    Returns
+    -------
+    dict of str to Exception
+        The files that were wrong.
+    """
+    listed = {} if target.is_local else _listed(target)
+    failures: dict[str, Exception] = {}
+    for name, each in moved:
+        try:
+            there = listed.get(name) if listed else File.listed(name, _info(target, name))
+            _compare(source, target, name, each, there)
+        except Exception as error:
+            failures[name] = error
+    return failures
+
+
+def _listed(target: End) -> Mapping[str, File]:
+    with contextlib.suppress(FileNotFoundError):
+        return target.files()
+    return {}
+
+
+def _info(target: End, name: str) -> Mapping[str, object]:
+    info: Mapping[str, object] = target.fs.info(target.path(name))
+    return info
+
+
+def _compare(source: End, target: End, name: str, moved: Moved, there: File | None) -> None:
+    path = target.path(name)
+    if there is None:
+        raise OSError(errno.EIO, "it is not there after it was written", path)
+    reason = None
+    if there.size != moved.file.size:
+        reason = f"{there.size} bytes arrived of {moved.file.size}"
+    elif moved.md5 is None:
+        return  # the store copied it itself
+    elif there.md5 not in {None, moved.md5} and md5_of(target, name) != moved.md5:
+        reason = "other bytes arrived than were sent (their MD5 differs)"
+    elif moved.file.md5 not in {None, moved.md5}:
+        again = md5_of(source, moved.file.name)
+        if again != moved.md5:
+            reason = "other bytes were read than are stored (their MD5 differs)"
+    if reason is not None:
+        with contextlib.suppress(FileNotFoundError):
+            target.fs.rm_file(path)
+        raise OSError(errno.EIO, f"{reason}: the copy was removed", path)
