@@ -150,6 +150,9 @@ class Engine:
                 passed.take_back()
                 if tries >= _TRIES or not _is_transient(error):
                     raise
+                changed = isinstance(error, OSError) and error.errno == errno.ESTALE
+            if changed:
+                file = self._source.file(file.name)
             longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
             time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
 
@@ -172,7 +175,6 @@ class Engine:
                 self._download(file, target, digest, passed)
             else:
                 self._stream(file, target, digest, passed)
-            self._is_unchanged(file)
         return Moved(file, digest.hexdigest())
 
     def _whole(self, file: File) -> bytes:
@@ -205,6 +207,7 @@ class Engine:
                 digest.update(piece)
                 writer.write(piece)
                 passed(len(piece))
+            self._is_unchanged(file)
         except BaseException:
             writer.abandon()
             raise
@@ -217,6 +220,7 @@ class Engine:
     def _download(self, file: File, target: str, digest: Any, passed: Any) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         part = _part(target, file, str(self._source))
+        _forget_others(part)
         try:
             with open(part, "ab+") as local:
                 done = self._before(local, file, digest)
@@ -225,6 +229,7 @@ class Engine:
                     digest.update(piece)
                     local.write(piece)
                     passed(len(piece))
+            self._is_unchanged(file)
             os.replace(part, target)
         except BaseException:
             if not self._resume:
@@ -287,13 +292,9 @@ class Engine:
 
     def _is_unchanged(self, file: File) -> None:
         """Refuse a file that was replaced while its ranges were read."""
-        path = self._source.path(file.name)
-        if self._source.is_local:
-            status = os.stat(path)
-            now = File(file.name, status.st_size, status.st_mtime)
-        else:
-            now = File.listed(file.name, self._source.fs.info(path))
+        now = self._source.file(file.name)
         if (now.size, now.version, now.modified) != (file.size, file.version, file.modified):
+            path = self._source.path(file.name)
             raise OSError(errno.ESTALE, "it changed while it was read", path)
 
 
@@ -306,6 +307,20 @@ def _is_transient(error: Exception) -> bool:
 def _part(target: str, file: File, source: str) -> str:
     """The name of what has come of a file: another one for another version of it."""
     directory, name = os.path.split(target)
-    version = f"{source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}\0{name}"
-    mark = hashlib.blake2b(version.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-    return os.path.join(directory, f".mlartifacts-{mark}.part")
+    version = f"{source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
+    return os.path.join(directory, f".mlartifacts-{_mark(name)}-{_mark(version)}.part")
+
+
+def _mark(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def _forget_others(part: str) -> None:
+    """Remove what has come of other versions of a file."""
+    directory, name = os.path.split(part)
+    begin = name.rpartition("-")[0]
+    with os.scandir(directory) as entries:
+        others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
+    for other in others:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(other)

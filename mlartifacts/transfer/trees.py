@@ -107,9 +107,9 @@ class End:
         """
         info = self.fs.info(self.root)
         if info["type"] != "directory":
-            return {"": File.listed("", info)}
+            return {"": self.file("") if self.is_local else File.listed("", info)}
         if self.is_local:
-            return {name: self._local(name) for name in _walk(self.root)}
+            return {name: self.file(name) for name in _walk(self.root)}
         found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
         return {
@@ -121,7 +121,10 @@ class End:
         """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""
         return md5_of(self, file.name) if file.md5 is None and self.is_local else file.md5
 
-    def _local(self, name: str) -> File:
+    def file(self, name: str) -> File:
+        """One file, as it is now."""
+        if not self.is_local:
+            return File.listed(name, self.fs.info(self.path(name)))
         status = os.stat(self.path(name))
         return File(name, status.st_size, status.st_mtime)
 

@@ -34,7 +34,7 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
     failures: dict[str, Exception] = {}
     for name, each in moved:
         try:
-            there = listed.get(name) if listed else File.listed(name, _info(target, name))
+            there = listed.get(name) if listed else target.file(name)
             _compare(source, target, name, each, there)
         except Exception as error:
             failures[name] = error
@@ -45,11 +45,6 @@ def _listed(target: End) -> Mapping[str, File]:
     with contextlib.suppress(FileNotFoundError):
         return target.files()
     return {}
-
-
-def _info(target: End, name: str) -> Mapping[str, object]:
-    info: Mapping[str, object] = target.fs.info(target.path(name))
-    return info
 
 
 def _compare(source: End, target: End, name: str, moved: Moved, there: File | None) -> None:

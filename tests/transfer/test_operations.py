@@ -1,0 +1,464 @@
+"""What uploads, downloads, copies, syncs and deletes promise, whatever the store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec.callbacks
+import pytest
+
+import mlartifacts
+from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
+from tests.contract.stores import Harbour
+from tests.servers.moto import Moto
+from tests.servers.process import wait_until
+from tests.servers.tcp_proxy import Proxy, proxied
+from tests.transfer.trees import found, odd_tree, plant
+
+LARGE = odd_tree()["large.bin"]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return plant(tmp_path / "here", {"a.txt": b"a", "b/c.csv": b"cc", "b/d/e.txt": b"eee"})
+
+
+@pytest.fixture
+def s3(opened: Callable[[str], Harbour]) -> Harbour:
+    return opened("s3")
+
+
+@pytest.fixture
+def wire(s3: Harbour, moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """What lies between S3 and us."""
+    with proxied(moto_server.url) as proxy:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+# ---- Where it goes -----------------------------------------------------------------------
+
+
+def test_a_file_goes_into_a_directory(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    report = mlartifacts.upload(here / "a.txt", there / "renamed.txt")
+    assert (report.place, report.moved, report.size) == (str(there / "renamed.txt"), ("",), 1)
+    mlartifacts.upload(here / "a.txt", there)
+    mlartifacts.upload(here / "a.txt", f"{there}/new/")
+    assert found(there) == {"renamed.txt": b"a", "a.txt": b"a", "new/a.txt": b"a"}
+    assert mlartifacts.download(there / "new", tmp_path / "got") == tmp_path / "got"
+    assert mlartifacts.download(there / "a.txt", tmp_path / "got") == tmp_path / "got" / "a.txt"
+    temporary = mlartifacts.download(there)
+    assert found(temporary) == found(there)
+
+
+def test_what_is_not_there(tmp_path: Path, s3: Harbour) -> None:
+    for act in (
+        lambda: mlartifacts.upload(tmp_path / "missing", s3.uri("x")),
+        lambda: mlartifacts.download(s3.uri("missing"), tmp_path / "x"),
+        lambda: mlartifacts.copy(s3.uri("missing"), tmp_path / "x"),
+        lambda: mlartifacts.sync(s3.uri("missing"), tmp_path / "x", delete=True),
+        lambda: mlartifacts.delete(s3.uri("missing")),
+    ):
+        with pytest.raises(FileNotFoundError) as caught:
+            act()
+        assert "missing" in str(caught.value.filename)
+    assert not (tmp_path / "x").exists()
+
+
+def test_into_itself(here: Path) -> None:
+    for target in (here, here / "b" / "copy"):
+        with pytest.raises(InvalidURI, match="itself"):
+            mlartifacts.copy(here, target)
+    assert set(found(here)) == {"a.txt", "b/c.csv", "b/d/e.txt"}
+
+
+# ---- Which files -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "moved"),
+    [
+        ({"include": "*.txt"}, {"a.txt"}),
+        ({"include": "**/*.txt"}, {"a.txt", "b/d/e.txt"}),
+        ({"include": ["b/*", "a.*"]}, {"a.txt", "b/c.csv"}),
+        ({"exclude": "b/**"}, {"a.txt"}),
+        ({"include": "b/**", "exclude": ["**/*.csv"]}, {"b/d/e.txt"}),
+        ({"include": "nothing"}, set()),
+    ],
+)
+def test_patterns(here: Path, tmp_path: Path, choice: Any, moved: set[str]) -> None:
+    dry = mlartifacts.upload(here, tmp_path / "there", dry_run=True, **choice)
+    assert not (tmp_path / "there").exists()
+    done = mlartifacts.upload(here, tmp_path / "there", **choice)
+    assert set(done.moved) == set(dry.moved) == moved
+    assert (set(found(tmp_path / "there")) if moved else set()) == moved
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "moved"),
+    [
+        ("always", {"same", "older", "newer", "longer", "new"}),
+        ("never", {"new"}),
+        ("newer", {"newer", "new"}),
+        ("different", {"newer", "older", "longer", "new"}),
+    ],
+)
+def test_overwrite(tmp_path: Path, s3: Harbour, overwrite: Any, moved: set[str]) -> None:
+    """By checksum where both sides have one, by time where not."""
+    here = plant(tmp_path / "here", dict.fromkeys(("same", "older", "newer", "longer"), b"old"))
+    mlartifacts.upload(here, s3.uri())
+    plant(here, {"older": b"odd", "newer": b"new", "longer": b"longer", "new": b"new"})
+    for name, age in {"same": 3600, "older": 3600, "longer": 3600, "newer": -3600}.items():
+        when = time.time() - age
+        os.utime(here / name, (when, when))
+    report = mlartifacts.upload(here, s3.uri(), overwrite=overwrite)
+    assert set(report.moved) == moved
+    stored = s3.stored()
+    assert {name for name in moved if stored[name] == (here / name).read_bytes()} == moved
+
+
+def test_unknown_overwrite(here: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="never"):
+        mlartifacts.upload(here, tmp_path / "there", overwrite="sometimes")  # type: ignore[arg-type]
+
+
+def test_sync(tmp_path: Path, here: Path, s3: Harbour) -> None:
+    s3.seed({"old/x.txt": b"x", "a.txt": b"?", "kept.log": b"log"})
+    first = mlartifacts.sync(here, s3.uri(), exclude="*.log")
+    assert set(first.moved) == {"a.txt", "b/c.csv", "b/d/e.txt"}
+    assert mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True).moved == ()
+    assert s3.stored() == {**found(here), "kept.log": b"log"}
+    (here / "a.txt").unlink()
+    mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True, dry_run=True)
+    assert "a.txt" in s3.stored()
+    mlartifacts.sync(here, s3.uri(), delete=True)
+    assert s3.stored() == found(here)
+
+
+def test_delete_touches_what_it_names(s3: Harbour) -> None:
+    s3.seed({"foo/a": b"1", "foo/b.txt": b"2", "foobar": b"3", "a[1]*": b"4", "a1x": b"5"})
+    report = mlartifacts.delete(s3.uri("foo"), include="*.txt", dry_run=True)
+    assert (report.moved, report.skipped) == (("b.txt",), ("a",))
+    mlartifacts.delete(s3.uri("foo"), include="*.txt")
+    assert set(s3.stored()) == {"foo/a", "foobar", "a[1]*", "a1x"}
+    mlartifacts.delete(s3.uri("foo"))
+    mlartifacts.delete(s3.uri("a[1]*"))
+    assert set(s3.stored()) == {"foobar", "a1x"}
+
+
+# ---- Links and names ---------------------------------------------------------------------
+
+
+def test_links_are_followed_inside_of_the_root(here: Path, tmp_path: Path) -> None:
+    (here / "link.txt").symlink_to("a.txt")
+    (here / "linked").symlink_to("b")
+    mlartifacts.upload(here, tmp_path / "there")
+    assert found(tmp_path / "there") == {
+        **found(here),
+        "link.txt": b"a",
+        "linked/c.csv": b"cc",
+        "linked/d/e.txt": b"eee",
+    }
+
+
+@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", ".", "nowhere"])
+def test_other_links_are_refused(here: Path, tmp_path: Path, target: str) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (here / "b" / "link").symlink_to({"../secret": "../../secret", ".": "../b"}.get(target, target))
+    with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+        mlartifacts.upload(here, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
+    for files, reason in (
+        ({"x" * 300: b"1"}, "255 bytes"),
+        ({"both": b"1", "both/below": b"2"}, "as a file and as a directory"),
+        ({"a/../b": b"1"}, r"'\.\.'"),
+    ):
+        for name in s3.stored():
+            s3.server.request("DELETE", f"/{s3.base.removeprefix('s3://')}/{name}")
+        s3.seed({"fine": b"0", **files})
+        with pytest.raises(InvalidURI, match=reason):
+            mlartifacts.download(s3.uri() + "/", tmp_path / "there")
+        assert not (tmp_path / "there").exists()
+
+
+def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    for name, bad in (("mlflow-artifacts", "a#b"), ("hdfs", "a:b")):
+        store = opened(name)
+        here = plant(tmp_path / name, {"fine": b"0", bad: b"1"})
+        with pytest.raises(InvalidURI, match=f"cannot hold {bad!r}"):
+            mlartifacts.upload(here, store.uri("tree"))
+        assert store.stored() == {}
+
+
+# ---- What fails --------------------------------------------------------------------------
+
+
+def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, here: Path, s3: Harbour) -> None:
+    s3.seed({f"file {n}": bytes([n]) for n in range(20)})
+    target = tmp_path / "there"
+    (target / "file 7").mkdir(parents=True)
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.download(s3.uri() + "/", target)
+    assert list(caught.value.failures) == ["file 7"]
+    assert isinstance(caught.value.failures["file 7"], IsADirectoryError)
+    assert set(found(target)) == {f"file {n}" for n in range(20)} - {"file 7"}
+
+
+def test_a_connection_that_breaks_is_tried_again(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", odd_tree())
+
+    class Cut(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > 2_000_000 and not cuts:
+                cuts.append(wire.cut())
+
+    for move in (
+        lambda: mlartifacts.upload(here, s3.uri("tree"), callback=Cut()),
+        lambda: mlartifacts.download(s3.uri("tree"), tmp_path / "there", callback=Cut()),
+    ):
+        cuts: list[int] = []
+        move()
+        assert cuts
+    assert found(tmp_path / "there") == found(here)
+
+
+def test_a_server_that_is_gone(wire: Proxy, s3: Harbour, here: Path, tmp_path: Path) -> None:
+    mlartifacts.upload(here, s3.uri("tree"))
+    fs, root = mlartifacts.url_to_fs(s3.uri("tree"))
+    listed = fs.find(root)
+    assert len(listed) == 3
+    wire.close()
+    with pytest.raises(ConnectionError):
+        mlartifacts.download(s3.uri("tree"), tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_large_download_goes_on_where_it_broke_off(
+    wire: Proxy, s3: Harbour, tmp_path: Path
+) -> None:
+    data = LARGE * 4
+    s3.seed({"large": data})
+    target = tmp_path / "there" / "large"
+
+    class Broken(Exception):
+        pass
+
+    class Break(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > 2 * 8 * 2**20:
+                raise Broken
+
+    with pytest.raises(TransferError):
+        mlartifacts.download(s3.uri("large"), target, callback=Break())
+    assert not target.exists()
+    (part,) = target.parent.iterdir()
+    came = part.stat().st_size
+    assert came >= 2 * 8 * 2**20
+    wire.reset()
+    mlartifacts.download(s3.uri("large"), target)
+    assert target.read_bytes() == data
+    assert list(target.parent.iterdir()) == [target]
+    fetched = sum(request.body for request in wire.requests if request.method == "GET")
+    assert fetched < len(data) - came + 100_000
+
+    # What came of another version is no use, and is not kept.
+    s3.seed({"large": data[1:]})
+    with pytest.raises(TransferError):
+        mlartifacts.download(s3.uri("large"), target, callback=Break())
+    assert target.read_bytes() == data
+    s3.seed({"large": data[::-1]})
+    mlartifacts.download(s3.uri("large"), target)
+    assert target.read_bytes() == data[::-1]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_that_changes_while_it_is_read(s3: Harbour, tmp_path: Path) -> None:
+    data = LARGE * 2
+    s3.seed({"large": data})
+    changed: list[bool] = []
+
+    class Change(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if not changed:
+                changed.append(True)
+                s3.seed({"large": data[::-1]})
+
+    mlartifacts.download(s3.uri("large"), tmp_path / "large", callback=Change())
+    assert changed
+    assert (tmp_path / "large").read_bytes() == data[::-1]
+
+
+INTERRUPTED = """
+import sys, time, mlartifacts
+print("ready", flush=True)
+try:
+    {act}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_interrupt(wire: Proxy, s3: Harbour, tmp_path: Path, direction: str) -> None:
+    """Within a second, nothing under its final name, and no upload left open."""
+    here = plant(tmp_path / "here", {"large": LARGE * 8})
+    if direction == "down":
+        s3.seed({"large": LARGE * 8})
+    there = tmp_path / "there"
+    act = {
+        "up": f"mlartifacts.upload({str(here)!r}, {s3.uri('tree')!r})",
+        "down": f"mlartifacts.download({s3.uri()!r} + '/', {str(there)!r})",
+    }[direction]
+    wire.delay = 0.05
+    command = [sys.executable, "-c", INTERRUPTED.format(act=act)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        moving = lambda: wire.bytes_to_server + wire.bytes_to_client > 9_000_000  # noqa: E731
+        wait_until(moving, "the transfer", 60)
+        before = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert time.monotonic() - before < 1.5
+        process.wait(10)
+    stored = s3.stored()
+    assert "tree/large" not in stored
+    assert not (there / "large").exists()
+    uploads = s3.server.request("GET", f"/{s3.base.removeprefix('s3://')}?uploads")
+    assert b"<UploadId>" not in uploads
+
+
+# ---- What arrived is what was sent -------------------------------------------------------
+
+
+def test_other_bytes_than_were_sent(
+    s3: Harbour, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that keeps something else: said by its listing, and the copy is removed."""
+    fs, root = mlartifacts.url_to_fs(s3.uri("tree"))
+    other = threading.Event()
+
+    class Replace(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value == self.size and not other.is_set():
+                other.set()
+                s3.seed({"tree/a.txt": b"?"})
+
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(here, s3.uri("tree"), callback=Replace())
+    assert list(caught.value.failures) == ["a.txt"]
+    assert "MD5" in str(caught.value)
+    assert not fs.exists(f"{root}/a.txt")
+    assert fs.cat_file(f"{root}/b/c.csv") == b"cc"
+
+
+def test_within_one_store_its_own_copy_is_used(wire: Proxy, s3: Harbour) -> None:
+    tree = {f"file {n}": bytes([n]) * 1000 for n in range(5)}
+    s3.seed({f"tree/{name}": data for name, data in tree.items()})
+    mlartifacts.copy(s3.uri("tree"), s3.uri("copied"))
+    assert {n.removeprefix("copied/"): d for n, d in s3.stored().items() if "copied" in n} == tree
+    assert sum(request.body for request in wire.requests) < 20_000
+    assert {request.method for request in wire.requests} <= {"GET", "HEAD", "PUT"}
+
+
+# ---- Progress and memory -----------------------------------------------------------------
+
+
+def test_a_callback_hears_of_every_byte(here: Path, tmp_path: Path) -> None:
+    callback = fsspec.callbacks.Callback()
+    mlartifacts.upload(here, tmp_path / "there", callback=callback)
+    assert callback.size == callback.value == 6
+
+
+BAR = """
+import os, pty, sys
+import mlartifacts
+mlartifacts.upload(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("terminal", "variable"), [(True, ""), (True, "false"), (False, "")])
+def test_a_bar_on_terminals_alone(
+    here: Path,
+    tmp_path: Path,
+    terminal: bool,
+    variable: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", variable)
+    command = [sys.executable, "-c", BAR, str(here), str(tmp_path / "there")]
+    if terminal:
+        import pty
+        import termios
+
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (25, 100))
+        process = subprocess.Popen(command, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 1024):
+                shown += data
+        except OSError:  # the other side is closed
+            pass
+        finally:
+            os.close(ours)
+        assert process.wait(60) == 0
+    else:
+        shown = subprocess.run(command, capture_output=True, check=True, timeout=60).stderr
+    assert (b"3/3 files" in shown) is (terminal and not variable)
+
+
+def test_a_bad_variable_for_the_bar(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "maybe")
+    with pytest.raises(InvalidConfig, match="PROGRESS_BAR"):
+        mlartifacts.upload(here, tmp_path / "there")
+
+
+MEMORY = """
+import sys
+import mlartifacts
+mlartifacts.copy(sys.argv[1], sys.argv[2])
+# Not by getrusage, which counts what the parent had.
+with open("/proc/self/status") as status:
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.parametrize("what", ["small", "large"])
+def test_memory_is_bounded(what: str, opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    """10,000 files, or one of 4 GiB, within 256 MB over what an import takes."""
+    here = tmp_path / "here"
+    if what == "small":
+        plant(here, {f"{n % 100}/{n}": b"x" * 4096 for n in range(10_000)})
+    else:
+        here.mkdir()
+        with (here / "large").open("wb") as file:
+            file.truncate(4 * 2**30)
+    store = opened("ftp" if what == "large" else "local")
+    target = store.uri("tree")
+    command = [sys.executable, "-c", MEMORY, str(here), target]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 256_000_000
+    if what == "large":
+        assert (store.folder / "tree" / "large").stat().st_size == 4 * 2**30  # type: ignore[attr-defined]
+        (store.folder / "tree" / "large").unlink()  # type: ignore[attr-defined]
