@@ -284,14 +284,8 @@ def to_url(uri: str | os.PathLike[str]) -> str:
     store = store_for(parsed)
     path = store.path(parsed)
     scheme = parsed.scheme or "file"
-    if scheme in {"file", "local"}:
-        rest = path.replace("%", "%25")  # file: URIs are percent-decoded
-    elif "://" in text:
-        rest = text.partition("://")[2]
-    elif scheme in {"mlflow-artifacts", "mlflowartifacts"}:
-        rest = f"/{path}"  # what stands before the path would be a server
-    else:
-        rest = path
+    given = "://" in text and scheme not in {"file", "local"}
+    rest = text.partition("://")[2] if given else store.url(path)
     alias = ALIAS + scheme
     # An alias may be of another store: mlartifacts+https is of MLflow's proxy alone.
     ours = known_implementations.get(alias, {}).get("class") == store.filesystem.replace(":", ".")

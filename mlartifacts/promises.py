@@ -20,7 +20,7 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from glob import has_magic
 from typing import Any, ClassVar
 
@@ -58,6 +58,9 @@ _OPERATIONS = (
 
 # What is mirrored as a plain method even where the driver has one.
 _MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
+
+# Directories in directories.
+_DEEPEST = 500
 
 _TEXT = ("encoding", "errors", "newline")
 
@@ -419,6 +422,28 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
         """Whether `path` is a file; a store that cannot tell raises."""
         return self._kind(path) == "file"
 
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = None,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        # As the asynchronous one.
+        path = self._strip_protocol(path)
+        one = super().walk(path, 1, on_error=on_error or _unless_missing, detail=True, **kwargs)
+        for _, dirs, files in one:
+            shown = (dirs, files) if detail else (list(dirs), list(files))
+            if topdown:
+                yield path, *shown
+            for below in _below(path, dirs, shown[0], maxdepth):
+                depth = None if maxdepth is None else maxdepth - 1
+                yield from self.walk(below, depth, topdown, on_error, detail, **kwargs)
+            if not topdown:
+                yield path, *shown
+
     def _kind(self, path: str) -> str | None:
         try:
             return str(self.info(path)["type"])
@@ -578,11 +603,29 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    async def _walk(self, path: str, *args: Any, on_error: Any = "omit", **kwargs: Any) -> Any:
-        # What cannot be reached is not what is not there.
-        on_error = _unless_unreachable if on_error == "omit" else on_error
-        async for step in super()._walk(path, *args, on_error=on_error, **kwargs):
-            yield step
+    async def _walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = None,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        # One level by fsspec's, which below it forgets what is to be done about errors.
+        path = self._strip_protocol(path)
+        one = super()._walk(path, 1, on_error=on_error or _unless_missing, detail=True, **kwargs)
+        async for _, dirs, files in one:
+            shown = (dirs, files) if detail else (list(dirs), list(files))
+            if topdown:
+                yield path, *shown
+            for below in _below(path, dirs, shown[0], maxdepth):
+                depth = None if maxdepth is None else maxdepth - 1
+                steps = self._walk(below, depth, topdown, on_error, detail, **kwargs)
+                async for step in steps:
+                    yield step
+            if not topdown:
+                yield path, *shown
 
     def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
         steps = self._walk(path, *args, **kwargs)
@@ -697,9 +740,29 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         return found if recursive else [p for p in found if not await self._isdir(p)]
 
 
-def _unless_unreachable(error: Exception) -> None:
-    if isinstance(error, ConnectionError | TimeoutError):
+def _unless_missing(error: Exception) -> None:
+    """Raise what is wrong with a directory, unless it is that it went while it was walked."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
+
+
+def _below(
+    path: str, dirs: dict[str, Any], chosen: Collection[str], maxdepth: int | None
+) -> Iterator[str]:
+    """The directories to be walked next; whoever walks may have left some out.
+
+    Raises
+    ------
+    OSError
+        They lie deeper than any that a person made: the store lists itself in itself.
+    """
+    if maxdepth is not None and maxdepth <= 1:
+        return
+    for name in list(chosen):
+        below: str = dirs[name]["name"].rstrip("/")
+        if below.count("/") > _DEEPEST:
+            raise OSError(errno.ELOOP, "directories without end", path)
+        yield below
 
 
 def _has_scheme(cls: type[ArtifactFileSystem], path: str) -> bool:

@@ -44,6 +44,8 @@ class Store:
     options : callable
         The driver's options for a root URI and an environment; pure. The URI has no netloc
         where the caller named none.
+    url : callable
+        What stands behind ``scheme://`` for a path of a URI that has no ``//``.
     root : callable
         The URI that a filesystem must remember to find its server again, or ``None``.
     variables : tuple of str
@@ -57,6 +59,7 @@ class Store:
     filesystem: str
     path: Callable[[ArtifactURI], str]
     options: Callable[[ArtifactURI, Environment], dict[str, Any]]
+    url: Callable[[str], str] = str
     root: Callable[[ArtifactURI], ArtifactURI | None] = no_root
     variables: tuple[str, ...] = ()
     extra: str = ""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ _OF_FSSPEC = frozenset(
     "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
     " max_paths".split()
 )
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +142,29 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         if self.asynchronous:
             options["asynchronous"] = True
         try:
-            fs, base = url_to_fs(uri, **self._login_for(uri), **options)
+            store = store_for(parse(uri))
+            if store in (store_of("runs"), store_of("models")):
+                raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}, which is no place.")
+            proxied = store is store_of("mlflow-artifacts")
+            fs, base = url_to_fs(uri, **(self._asking(uri) if proxied else {}), **options)
         except UnknownScheme as error:
             raise InvalidURI(f"{self.protocol[0]}:/{logical} lies at {uri}. {error}") from error
         return Place(fs, base, logical, rest)
 
-    def _login_for(self, uri: str) -> dict[str, Any]:
-        """Whom MLflow's proxy is told that asks, and which one is meant.
+    def _asking(self, uri: str) -> dict[str, Any]:
+        """Which of MLflow's proxies is asked, and whether it is told who asks.
 
         Whoever may make a run may choose where its artifacts lie. The login is the tracking
-        server's: no other host is told it unless the caller wishes so.
+        server's: no other server is told it unless the caller wishes so.
         """
-        place = parse(uri)
-        if store_for(place) is not store_of("mlflow-artifacts"):
-            return {}
-        tracking = tracking_uri_of(self._uris[0], Environment())
-        elsewhere = bool(place.netloc) and place.host != parse(tracking).host
-        derived = {"tracking_uri": tracking, "anon": elsewhere}
+        derived: dict[str, Any] = {} if self._uris[0] is None else {"tracking_uri": self._uris[0]}
+        tracking = parse(tracking_uri_of(self._uris[0], Environment()))
+        if (place := parse(uri)).netloc:
+            # mlflow-artifacts://host is asked as the tracking server is.
+            scheme = place.scheme if place.scheme in _PORTS else tracking.scheme
+            there = scheme, place.host, place.port or _PORTS.get(scheme)
+            ours = tracking.scheme, tracking.host, tracking.port or _PORTS.get(tracking.scheme)
+            derived["anon"] = there != ours
         return {name: value for name, value in derived.items() if name not in self._of_store}
 
     async def _places(self, path: str, hopeful: bool = False) -> list[Place]:
@@ -182,7 +192,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
 
     async def _target(self, path: str) -> Place:
         """Where `path` is written: where it is found, if it is there."""
-        return (await self._places(path))[0]
+        return (await self._places(path, hopeful=True))[0]
 
     # ---- Looking -------------------------------------------------------------------------
 
@@ -201,25 +211,27 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         path = self._strip_protocol(path)
         found: dict[str, dict[str, Any]] = {}
-        there, missing = False, None
-        for place in await self._places(path):
-            try:
-                entries = await _on(place, "ls", detail=True, **kwargs)
-            except FileNotFoundError as error:
+        there = False
+        missing: FileNotFoundError | None = None
+        tried: list[Place] = []
+        for hopeful in (False, True):
+            for place in [p for p in await self._places(path, hopeful) if p not in tried]:
+                tried.append(place)
                 there = there or not place.rest
-                missing = missing or error
-                continue
-            there = True
-            for each in map(place.entry, entries):
-                found.setdefault(each["name"], each)
+                try:
+                    entries = await _on(place, "ls", detail=True, **kwargs)
+                except FileNotFoundError as error:
+                    missing = missing or error
+                    continue
+                there = True
+                for each in map(place.entry, entries):
+                    found.setdefault(each["name"], each)
+            if there:
+                break
+        if not there:
+            raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         for name in await asyncio.to_thread(self.mounted, path):
             found[f"{path}/{name}"] = {"name": f"{path}/{name}", "size": 0, "type": "directory"}
-            there = True
-        if not there:
-            places = await self._places(path, hopeful=True)
-            if len(places) < 2:
-                raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            return await self._ls(path, detail=detail, **kwargs)
         listed = [found[name] for name in sorted(found)]
         return listed if detail else [each["name"] for each in listed]
 
@@ -234,10 +246,15 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         path = self._strip_protocol(path)
         found: dict[str, dict[str, Any]] = {}
         options = {"maxdepth": maxdepth, "withdirs": withdirs, "detail": True, **kwargs}
-        for place in await self._places(path):
-            entries = await _on(place, "find", **options)
-            for each in map(place.entry, entries.values()):
-                found.setdefault(each["name"], each)
+        tried: list[Place] = []
+        for hopeful in (False, True):
+            for place in [p for p in await self._places(path, hopeful) if p not in tried]:
+                tried.append(place)
+                entries = await _on(place, "find", **options)
+                for each in map(place.entry, entries.values()):
+                    found.setdefault(each["name"], each)
+            if found:
+                break
         for name in await asyncio.to_thread(self.mounted, path):
             inside = f"{path}/{name}"
             if withdirs:
@@ -310,16 +327,15 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """Open a file where it lies; the file is its store's own."""
         path = self._strip_protocol(path)
         if "r" not in mode:
-            place = self.places(path)[0]
+            place = self.places(path, hopeful=True)[0]
             self._refuse_directory(place, path)
-            with place.explaining():
-                if not self._intrans:
-                    return _renamed(place.fs.open(place.path, mode, *args, **kwargs), place)
+            if self._intrans:
                 kwargs["autocommit"] = False
+            with place.explaining():
                 file = _renamed(place.fs.open(place.path, mode, *args, **kwargs), place)
-            # It is our transaction that ends, not the store's.
-            place.fs.transaction.files.remove(file)
-            self.transaction.files.append(file)
+            if self._intrans:
+                # It is our transaction that ends, not the store's, which has it last.
+                self.transaction.files.append(place.fs.transaction.files.pop())
             return file
         missing: FileNotFoundError | None = None
         tried: list[Place] = []
@@ -373,16 +389,18 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
             return
         there = await self._target(target)
         self._refuse_directory(there, target)
-        for place in await self._places(source):
-            if place.fs is there.fs:
-                with contextlib.suppress(FileNotFoundError):
-                    await self._copied(place, there, **kwargs)
-                    return
-        await asyncio.to_thread(self._streamed, source, target)
-
-    async def _copied(self, source: Place, target: Place, **kwargs: Any) -> None:
-        with target.explaining():
-            await _on(source, "cp_file", target.path, **kwargs)
+        async for place in self._candidates(source):
+            if place.fs is there.fs and await _on(place, "exists"):
+                with there.explaining():
+                    await _on(place, "cp_file", there.path, **kwargs)
+                return
+        if self.asynchronous:
+            with tempfile.TemporaryDirectory() as folder:
+                local = os.path.join(folder, "file")
+                await self._get_file(source, local)
+                await self._put_file(local, target)
+        else:
+            await asyncio.to_thread(self._streamed, source, target)
 
     def _streamed(self, source: str, target: str) -> None:
         with self.open(source, "rb") as old, self.open(target, "wb") as new:
@@ -391,7 +409,7 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     # ---- Deleting ------------------------------------------------------------------------
 
     async def _rm_file(self, path: str, **kwargs: Any) -> None:
-        await self._first(self._strip_protocol(path), "rm_file", **kwargs)
+        await self._rm_everywhere(self._strip_protocol(path), "rm_file", **kwargs)
 
     async def _rmdir(self, path: str, **kwargs: Any) -> None:
         await self._first(self._strip_protocol(path), "rmdir", **kwargs)
@@ -399,7 +417,25 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
         for each in texts(path):
             each = self._strip_protocol(each)
-            await self._first(each, "rm", recursive=recursive, **kwargs)
+            if recursive:
+                for name in await asyncio.to_thread(self.mounted, each):
+                    with contextlib.suppress(FileNotFoundError):
+                        await self._rm(f"{each}/{name}", recursive=True)
+            await self._rm_everywhere(each, "rm", recursive=recursive, **kwargs)
+
+    async def _rm_everywhere(self, path: str, operation: str, **kwargs: Any) -> None:
+        """Delete a path at each of its places: it would still be there in the next one."""
+        there = False
+        missing: FileNotFoundError | None = None
+        for place in await self._places(path, hopeful=True):
+            try:
+                await _on(place, operation, **kwargs)
+                there = True
+            except FileNotFoundError as error:
+                there = there or not place.rest
+                missing = missing or error
+        if not there:
+            raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _renamed(file: Any, place: Place) -> Any:

@@ -100,10 +100,12 @@ class Resolver:
         ----------
         run : Run
         hopeful : bool
-            Ask also where none was known when the run was looked up.
+            Ask also where the run was just looked up, and had none.
         """
         place = self.run(run)
-        if not place.has_models and not hopeful:
+        looked_up = self._answers[run][0]
+        fresh = time.monotonic() - looked_up < FRESH_SECONDS
+        if not place.has_models and fresh and not hopeful:
             return {}
         return self._remembered(
             ("models", run),
@@ -134,7 +136,7 @@ class Resolver:
     def place(self, run: Run, rest: str) -> str:
         """The physical URI of a path in a run; a logged model's, if it is in one."""
         name, _, inside = rest.partition("/")
-        models = self.models_of(run) if name else {}
+        models = self.models_of(run, hopeful=True) if name else {}
         if name in models:
             return below(models[name], inside)
         return below(self.run(run).artifact_uri, rest)

@@ -89,10 +89,6 @@ class Moto:
             aws_secret_access_key=self.secret,
         )
 
-    def reset(self) -> None:
-        """Forget every bucket."""
-        self.request("POST", "/moto-api/reset")
-
 
 @contextlib.contextmanager
 def serve(directory: Path, *, tls: bool = False) -> Iterator[Moto]:

@@ -21,6 +21,7 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
 from mlartifacts.uri import parse
 from tests.servers import moto, silent, tcp_proxy
+from tests.servers.fixtures import started
 
 BASE = {
     "default_cache_type": "proportional",
@@ -428,11 +429,19 @@ def allow(action, **of):
 
 
 @pytest.fixture
-def profiles(moto_server, tmp_path):
+def profiles(tmp_path):
     """Profiles in ``~/.aws``, which say all that there is to say; the server verifies logins.
 
-    ``writer`` may use S3, ``clerk`` may assume a role alone, ``analyst`` is the role.
+    ``writer`` may use S3, ``clerk`` may assume a role alone, ``analyst`` is the role. The server
+    is this test's own: others' could not log in.
     """
+    with started(moto.serve(tmp_path / "moto"), "moto") as server:
+        bucket = set_up_profiles(server, tmp_path / "home" / ".aws")
+        with server.verifying():
+            yield bucket
+
+
+def set_up_profiles(moto_server, folder):
     iam = moto_server.iam()
     logins = []
     for name, action in (("writer", "s3:*"), ("clerk", "sts:AssumeRole")):
@@ -451,14 +460,10 @@ def profiles(moto_server, tmp_path):
     for name in ("writer", "clerk", "liar"):
         config += [f"[profile {name}]", *here]
     config += ["[profile analyst]", f"role_arn = {role['Arn']}", "source_profile = clerk", *here]
-    folder = tmp_path / "home" / ".aws"
     folder.mkdir()
     (folder / "credentials").write_text("\n".join(logins))
     (folder / "config").write_text("\n".join(config))
-    bucket = moto_server.new_bucket()
-    with moto_server.verifying():
-        yield bucket
-    moto_server.reset()
+    return moto_server.new_bucket()
 
 
 def test_profiles_and_roles(profiles, monkeypatch, caplog):

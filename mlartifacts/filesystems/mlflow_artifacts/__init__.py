@@ -60,6 +60,11 @@ def path(uri: ArtifactURI) -> str:
     return absolute(uri.path).strip("/")
 
 
+def url(path: str) -> str:
+    """A path of the tracking server: what stood before its slash would be another server."""
+    return f"/{path}"
+
+
 def root(uri: ArtifactURI) -> ArtifactURI | None:
     """The server, where the URI names one."""
     if uri.scheme in _OVER_HTTP:
@@ -119,6 +124,7 @@ STORE = Store(
     filesystem="mlartifacts.filesystems.mlflow_artifacts.filesystem:MlflowArtifactsFileSystem",
     path=path,
     options=options,
+    url=url,
     root=root,
     variables=(
         *VARIABLES,

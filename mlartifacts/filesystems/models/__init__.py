@@ -36,6 +36,13 @@ def path(uri: ArtifactURI) -> str:
     return f"{model}/{rest}".rstrip("/")
 
 
+def url(path: str) -> str:
+    """A path behind ``//``, where a name before ``@`` is percent-decoded, unless it must not be."""
+    model = path.partition("/")[0]
+    literal = "%" in model or model.rpartition("@")[2] == "databricks"
+    return f"/{path}" if literal else path
+
+
 def root(uri: ArtifactURI) -> ArtifactURI | None:
     """The Databricks profile, where the URI names one."""
     return uri.root if databricks(uri) else None
@@ -52,6 +59,7 @@ STORE = Store(
     filesystem="mlartifacts.filesystems.models.filesystem:ModelsFileSystem",
     path=path,
     options=options,
+    url=url,
     root=root,
     variables=VARIABLES,
 )

@@ -22,6 +22,11 @@ class ModelsFileSystem(DelegatingFileSystem):
         model, rest = split_model(path)
         return [(self.resolver.model(model), str(model), rest)]
 
+    def unstrip_protocol(self, name: str) -> str:
+        """The URL of a path."""
+        path = self._strip_protocol(name)
+        return super().unstrip_protocol(path if self.root_uri.netloc else self.store.url(path))
+
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):
             _refuse(self._strip_protocol(path))

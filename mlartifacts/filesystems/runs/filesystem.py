@@ -28,4 +28,4 @@ class RunsFileSystem(DelegatingFileSystem):
 
     def mounted(self, path: str) -> list[str]:
         run, rest = split_run(path)
-        return [] if rest else sorted(self.resolver.models_of(run))
+        return [] if rest else sorted(self.resolver.models_of(run, hopeful=True))

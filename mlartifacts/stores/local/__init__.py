@@ -41,9 +41,15 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     return {"auto_mkdir": True}
 
 
+def url(path: str) -> str:
+    """A path as ``file:`` URLs have it, which are percent-decoded."""
+    return path.replace("%", "%25")
+
+
 STORE = Store(
     schemes=("file", "local", ""),
     filesystem="mlartifacts.stores.local.filesystem:LocalArtifactFileSystem",
     path=path,
     options=options,
+    url=url,
 )
