@@ -174,7 +174,7 @@ class Proxy:
     def reset(self) -> None:
         """Forget what was counted, and let everything pass again."""
         with self._lock:
-            self.requests = []
+            self.requests.clear()  # the list that open connections add to
             self.connections = self.bytes_to_client = self.bytes_to_server = 0
             self.delay, self.swallow, self.cut_after = 0.0, False, None
 
