@@ -21,6 +21,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -35,6 +36,7 @@ __all__ = ["Snapshots"]
 
 # Files of a snapshot beside what was fetched.
 _MANIFEST, _USED, _FILES = "manifest", "used", "files"
+_KEY = re.compile(r"[0-9a-f]+")
 
 
 class Snapshots:
@@ -71,7 +73,7 @@ class Snapshots:
         with self._guard():
             if not os.path.isdir(place):
                 return None
-            self._hold(place)
+            is_first = self._hold(place)
             with contextlib.suppress(FileNotFoundError):
                 os.utime(os.path.join(place, _USED))
         path = _whole(place)
@@ -79,6 +81,9 @@ class Snapshots:
             with self._guard():
                 self._throw(place)
             self._empty_trash()
+        if is_first:
+            # What could not go before, as somebody had it, would stay where nothing is fetched.
+            self.make_room(0)
         return path
 
     @contextlib.contextmanager
@@ -152,11 +157,16 @@ class Snapshots:
         return os.path.join(self._root, *names)
 
     def _guard(self) -> FileLock:
-        return FileLock(self._at("lock"))
+        return FileLock(self._at("lock"), poll_interval=0.01)
+
+    def _keys(self, folder: str) -> set[str]:
+        """Whose things lie in one of our directories; what is no key's is a stranger's."""
+        keys = {name.partition(".")[0] for name in os.listdir(self._at(folder))}
+        return {key for key in keys if _KEY.fullmatch(key)}
 
     def _snapshots(self) -> Iterator[tuple[int, int, str]]:
         """When each was used, its size and its place."""
-        for key in os.listdir(self._at("entries")):
+        for key in self._keys("entries"):
             for version in os.listdir(self._at("entries", key)):
                 place = self._at("entries", key, version)
                 try:
@@ -167,14 +177,16 @@ class Snapshots:
 
     # ---- Who has what --------------------------------------------------------------------
 
-    def _hold(self, place: str) -> None:
-        """Tell the other processes that this one was given a snapshot."""
+    def _hold(self, place: str) -> bool:
+        """Tell the other processes that this one was given a snapshot; whether it is its first."""
         with _lock_of_readers:
             reader = _readers.get(self._root)
-            if reader is None or not reader.is_ours():
+            is_first = reader is None or not reader.is_ours()
+            if reader is None or is_first:
                 self._held()  # which forgets the dead
                 reader = _readers[self._root] = _Reader(self._at("readers"))
             reader.add(place)
+            return is_first
 
     def _held(self) -> set[str]:
         """What living processes were given; what is left of dead ones is removed."""
@@ -215,9 +227,7 @@ class Snapshots:
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed, and locks that nobody needs."""
-        parts = {name.partition(".")[0] for name in os.listdir(self._at("parts"))}
-        entries = set(os.listdir(self._at("entries")))
-        for key in parts | set(os.listdir(self._at("locks"))) - entries:
+        for key in self._keys("parts") | self._keys("locks") - self._keys("entries"):
             lock = FileLock(self._at("locks", key))
             try:
                 lock.acquire(blocking=False)

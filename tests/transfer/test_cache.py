@@ -425,15 +425,20 @@ def test_what_a_living_process_has_stays(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLARTIFACTS_CACHE_SIZE", "1500")
-    (tmp_path / "a").write_bytes(b"x" * 1000)
-    (tmp_path / "b").write_bytes(b"y" * 1000)
-    (tmp_path / "c").write_bytes(b"z" * 1000)
+    for name, data in {"a": b"x", "b": b"y", "c": b"z"}.items():
+        (tmp_path / name).write_bytes(data * 1000)
+    # The children ask as a user's do, with nothing put in place of anything.
+    wait_until(lambda: _is_old(tmp_path / "c"), "the files' old age")
     with child(str(tmp_path / "a")) as process:
         theirs = Path(process.stdout.readline().strip())
         mine = mlartifacts.cached(tmp_path / "b")
         assert theirs.read_bytes() == b"x" * 1000
-    mlartifacts.cached(tmp_path / "c")
+    assert theirs.exists()
+    with child(str(tmp_path / "b")):  # which is there already, so that nothing is fetched
+        pass
     assert not theirs.exists()
+    assert mlartifacts.cached(tmp_path / "b") == mine
+    mlartifacts.cached(tmp_path / "c")
     assert mine.exists()
     assert len(list((cache / "readers").glob("*.lock"))) == 1
 
