@@ -7,6 +7,7 @@ directories nor a bound.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +115,12 @@ def cached(
         The store refuses, whatever is in the cache; or the cache is another user's.
     """
     snapshots = _snapshots()
-    source = _source(uri, options)
+    source, explaining = _source(uri, options)
+    with explaining:
+        return _cached(snapshots, source, callback)
+
+
+def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
     key, name = _key(source), _name(source)
     state = _State.of(source)
     if path := state.known(snapshots, key):
@@ -168,7 +175,10 @@ def _directory(environment: Environment) -> str:
     return path
 
 
-def _source(uri: str | os.PathLike[str], options: Mapping[str, Any]) -> End:
+def _source(
+    uri: str | os.PathLike[str], options: Mapping[str, Any]
+) -> tuple[End, AbstractContextManager[None]]:
+    """Where an artifact lies, and what says errors about it in the terms of its URI."""
     fs, path = url_to_fs(uri, **options)
     if not isinstance(fs, ArtifactFileSystem):
         raise InvalidURI(f"{redact(os.fspath(uri))!r} is a chain, and cannot be cached.")
@@ -176,8 +186,8 @@ def _source(uri: str | os.PathLike[str], options: Mapping[str, Any]) -> End:
         # A version is what it is by its place.
         fs.resolver.forget(split_model(path)[0])
         place = fs.places(path)[0]
-        return End(place.fs, place.path)
-    return End(fs, path)
+        return End(place.fs, place.path), place.explaining()
+    return End(fs, path), contextlib.nullcontext()
 
 
 def _key(source: End) -> str:

@@ -218,6 +218,11 @@ def test_an_alias_that_moves(
         assert found(paths[-1]) == {"MLmodel": version.encode()}
     assert paths[0] == paths[2] == mlartifacts.cached("models:/cached/1") != paths[1]
     assert found(mlartifacts.cached(f"runs:/{run['run_id']}")) == {"MLmodel": b"2"}
+    with pytest.raises(FileNotFoundError) as caught:
+        mlartifacts.cached("models:/cached@now/nothing")
+    assert caught.value.filename == "cached@now/nothing"
+    with pytest.raises(mlartifacts.Unresolved):
+        mlartifacts.cached("models:/cached@nobody")
 
 
 def test_the_proxy_lists_no_versions_so_that_it_is_read_each_time(
@@ -292,36 +297,13 @@ def test_threads_that_ask_at_once_read_once(s3: tuple[Moto, str, Proxy]) -> None
     assert len(objects_read(proxy)) == 1
 
 
-def test_a_killed_process_leaves_nothing_that_passes_for_whole(
-    s3: tuple[Moto, str, Proxy], cache: Path
-) -> None:
-    server, bucket, proxy = s3
-    tree = {str(number): os.urandom(300_000) for number in range(40)}
-    for name, data in tree.items():
-        server.request("PUT", f"/{bucket}/model/{name}", data)
-    proxy.delay = 0.05
-    uri = f"s3://{bucket}/model"
-    with child(uri) as process:
-        wait_until(lambda: any(cache.glob("parts/*/files/model/*")), "a first file")
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    left = {path.name for path in cache.glob("parts/*/files/model/*")}
-    assert left < set(tree) | {name for name in left if name.endswith(".part")}
-    assert snapshots(cache) == set()
-    proxy.delay = 0
-    # Whoever fetches anything sweeps, not only who asks for the same.
-    server.request("PUT", f"/{bucket}/other", b"x")
-    mlartifacts.cached(f"s3://{bucket}/other")
-    assert list((cache / "parts").iterdir()) == []
-    assert found(mlartifacts.cached(uri)) == tree
-
-
 def test_who_waits_for_a_killed_process_goes_on_in_its_place(
     s3: tuple[Moto, str, Proxy], cache: Path
 ) -> None:
     server, bucket, proxy = s3
-    for number in range(40):
-        server.request("PUT", f"/{bucket}/model/{number}", b"x" * 1000)
+    tree = {str(number): os.urandom(100_000) for number in range(40)}
+    for name, data in tree.items():
+        server.request("PUT", f"/{bucket}/model/{name}", data)
     uri = f"s3://{bucket}/model"
     proxy.delay = 0.1
     with child(uri) as process, ThreadPoolExecutor(1) as pool:
@@ -330,10 +312,11 @@ def test_who_waits_for_a_killed_process_goes_on_in_its_place(
         waiting = pool.submit(mlartifacts.cached, uri)
         wait_until(lambda: len(proxy.requests) > since, "a question")
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         assert snapshots(cache) == set()
         proxy.delay = 0
-        assert len(found(waiting.result(30))) == 40
+        assert found(waiting.result(30)) == tree
+    assert list((cache / "parts").iterdir()) == []
 
 
 SUICIDE = """
@@ -359,9 +342,11 @@ def test_killed_at_each_step(what: str, when: str, tmp_path: Path, cache: Path) 
     assert subprocess.run(command, timeout=30).returncode == -signal.SIGKILL
     for manifest in cache.glob("entries/*/*/manifest"):
         assert found(manifest.parent / "files/model") == TREE
-    assert found(mlartifacts.cached(here)) == TREE
+    # Whoever comes next sweeps, whatever is asked for.
+    mlartifacts.cached(here / "ünï")
     assert list((cache / "parts").iterdir()) == []
     assert len(list((cache / "readers").glob("*.lock"))) == 1
+    assert found(mlartifacts.cached(here)) == TREE
 
 
 @pytest.mark.usefixtures("settled")
