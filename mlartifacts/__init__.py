@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from mlartifacts.location import Location
     from mlartifacts.registry import register, schemes, unregister
+    from mlartifacts.transfer.cache import cached
     from mlartifacts.transfer.operations import Report, copy, delete, download, sync, upload
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "cached",
     "copy",
     "delete",
     "download",
@@ -72,6 +74,7 @@ _ROOMS = {
     " UnknownScheme Unresolved",
     "location": "Location",
     "registry": "register schemes unregister",
+    "transfer.cache": "cached",
     "transfer.operations": "Report copy delete download sync upload",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -54,7 +54,7 @@ class MissingDriver(ArtifactError, ImportError):
         self.package = package
         self.more = more
         super().__init__(
-            f"This store needs the package {package!r}: pip install 'mlartifacts[{extra}]'{more}",
+            f"The package {package!r} is needed here: pip install 'mlartifacts[{extra}]'{more}",
             name=package,
         )
 

@@ -14,7 +14,9 @@ pytest_plugins = ["tests.servers.fixtures"]
 #: Variables that some store or driver reads, by their beginnings.
 _READ_BY_STORES = (
     "AWS_",
+    "MLARTIFACTS_",
     "MLFLOW_",
+    "XDG_",
     "AZURE_",
     "GCS",
     "GOOGLE_",

@@ -133,6 +133,11 @@ class Resolver:
             errno.ELOOP, "its source is a model, whose source is a model, ...", str(model)
         )
 
+    def forget(self, model: LoggedModel | Version) -> None:
+        """Ask anew, when it is needed next, what an alias, a stage or ``latest`` means."""
+        if isinstance(model, Version):
+            self._answers.pop(model, None)
+
     def place(self, run: Run, rest: str) -> str:
         """The physical URI of a path in a run; a logged model's, if it is in one."""
         name, _, inside = rest.partition("/")

@@ -1,0 +1,295 @@
+"""Artifacts that are read again and again, kept on this machine's disk.
+
+fsspec's ``filecache`` is not underneath: it asks a store for a file's state only if it is told to,
+writes its index without a lock, gives one path to every version of a file, and knows neither
+directories nor a bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlartifacts.access import filesystem, url_to_fs
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, TransferError
+from mlartifacts.filesystems.delegating import DelegatingFileSystem
+from mlartifacts.promises import ArtifactFileSystem
+from mlartifacts.store import merge
+from mlartifacts.tracking.logical import split_model
+from mlartifacts.transfer.engine import Engine
+from mlartifacts.transfer.plan import refuse_names
+from mlartifacts.transfer.progress import Progress
+from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.verify import verify
+from mlartifacts.uri import redact
+
+if TYPE_CHECKING:
+    from fsspec.callbacks import Callback
+
+    from mlartifacts.transfer.snapshots import Snapshots
+
+__all__ = ["cached"]
+
+_DIRECTORY, _SIZE = "MLARTIFACTS_CACHE_DIR", "MLARTIFACTS_CACHE_SIZE"
+_DEFAULT_SIZE = 10 * 2**30
+#: Another layout of the directory has another name.
+_LAYOUT = "cached-1"
+
+# Options that say which server is meant. None of them is a secret, but for a URL's password.
+_SERVER = ("endpoint_url", "account_host", "account_name", "host", "port", "user", "username")
+_TRACKING = ("tracking_uri", "registry_uri")
+# The parts of Azure's connection strings that do.
+_CONNECTION = re.compile(r"(?:^|;)\s*((?:AccountName|BlobEndpoint|EndpointSuffix)=[^;?]*)", re.I)
+
+_TRIES = 3
+# How far clocks may be apart, in seconds.
+_MARGIN = 1.0
+
+
+def cached(
+    uri: str | os.PathLike[str], *, callback: Callback | None = None, **options: Any
+) -> Path:
+    """Give a local copy of an artifact, or of a directory of artifacts, fetched when it changed.
+
+    The store is asked each time what is there: by one look at a file, one listing of a
+    directory. A version that was fetched before, by any process of this user, is given as it
+    is; another one is fetched, once for all processes that ask for it, to a path of its own.
+    So what is at a path that was given never changes. What an alias of a model means is asked
+    each time, too.
+
+    A version is told by what the store lists: the ETag or the generation (S3, Azure, Google;
+    web servers, where it is no weak one), else size and time of the last change (local files,
+    SFTP, FTP, HDFS). Times are no proof while they are young: a file is fetched again until it
+    is older than its store's clock can tell apart (a second or two, mostly), and a clock that is
+    further behind ours could hide a change within that span to content of the same size.
+    ``mlflow-artifacts:``, and a web server that names no ETag, list sizes alone: what is there is
+    fetched *each time*, and only the path stays the same for the same content.
+
+    The cache is the directory ``MLARTIFACTS_CACHE_DIR``, else the user's own for caches, and
+    can be deleted whenever no process uses it. It is kept below ``MLARTIFACTS_CACHE_SIZE``
+    bytes (10 GiB): the least recently used snapshots go first, but none that a living process
+    was given, even if the bound is exceeded by them. A process that goes on with a path of its
+    parent's, after that has ended, must ask for it itself.
+
+    Parameters
+    ----------
+    uri : str or path-like
+        An artifact URI; no chain.
+    callback : fsspec.callbacks.Callback, optional
+        As for :func:`mlartifacts.download`.
+    **options
+        The driver's.
+
+    Returns
+    -------
+    pathlib.Path
+        Of a file, or a directory, by its own name. The files are read-only; one that is changed
+        all the same is noticed by its size or time, and fetched again.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing.
+    InvalidURI
+        This machine's disk cannot hold a name, or a link leads out of a local directory.
+    InvalidConfig
+        A variable cannot be used.
+    MissingDriver
+        The extra ``cache``, or the store's driver, is not installed.
+    TransferError
+        Some files could not be fetched, each with its cause.
+    OSError
+        It changes again and again while it is fetched; or the store, or the disk, fails.
+    PermissionError
+        The store refuses, whatever is in the cache; or the cache is another user's.
+    """
+    snapshots = _snapshots()
+    source, explaining = _source(uri, options)
+    with explaining:
+        return _cached(snapshots, source, callback)
+
+
+def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
+    key, name = _key(source), _name(source)
+    state = _State.of(source)
+    if path := state.known(snapshots, key):
+        return path
+    with snapshots.fetching(key) as waited:
+        for attempt in range(_TRIES):
+            if waited or attempt:
+                state = _State.of(source)
+            if path := state.known(snapshots, key):
+                return path
+            snapshots.make_room(state.size)
+            with snapshots.part(key, name) as part:
+                try:
+                    content = _fetch(source, state.files, part, callback)
+                except TransferError:
+                    if _State.of(source).mark == state.mark:
+                        raise
+                    continue
+                if _State.of(source).mark != state.mark:
+                    continue  # what came may be of one version, or of two
+                return snapshots.land(part, key, state.mark if state.is_version else content)
+    raise OSError(errno.ESTALE, "it changes while it is fetched", str(source))
+
+
+# ---- Where -------------------------------------------------------------------------------
+
+
+def _snapshots() -> Snapshots:
+    environment = Environment()
+    size = environment.integer(_SIZE)
+    if size is not None and size < 0:
+        raise InvalidConfig(f"{_SIZE}={size}: it takes a number of bytes, not below 0.")
+    try:
+        from mlartifacts.transfer.snapshots import Snapshots
+    except ModuleNotFoundError as error:
+        raise MissingDriver("cache", "filelock") from error
+    root = os.path.join(_directory(environment), _LAYOUT)
+    return Snapshots(root, _DEFAULT_SIZE if size is None else size)
+
+
+def _directory(environment: Environment) -> str:
+    given = environment.text(_DIRECTORY)
+    if given is None:
+        try:
+            import platformdirs
+        except ModuleNotFoundError as error:
+            raise MissingDriver("cache", "platformdirs") from error
+        return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
+    path = os.path.abspath(os.path.expanduser(given))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
+    return path
+
+
+def _source(
+    uri: str | os.PathLike[str], options: Mapping[str, Any]
+) -> tuple[End, AbstractContextManager[None]]:
+    """Where an artifact lies, and what says errors about it in the terms of its URI."""
+    fs, path = url_to_fs(uri, **options)
+    if not isinstance(fs, ArtifactFileSystem):
+        raise InvalidURI(f"{redact(os.fspath(uri))!r} is a chain, and cannot be cached.")
+    if isinstance(fs, DelegatingFileSystem) and "models" in fs.protocol:
+        # A version is what it is by its place.
+        fs.resolver.forget(split_model(path)[0])
+        place = fs.places(path)[0]
+        return End(place.fs, place.path), place.explaining()
+    return End(fs, path), contextlib.nullcontext()
+
+
+def _key(source: End) -> str:
+    """What names an artifact, on which server, without a secret."""
+    fs = source.fs
+    settings = merge(fs.store.options(fs.root_uri, Environment()), fs.storage_options)
+    if isinstance(fs, DelegatingFileSystem):
+        settings["tracking_uri"] = fs.resolver.tracking
+    settings = {**(settings.get("client_kwargs") or {}), **settings}
+    named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
+    connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
+    return _hash([type(fs).__name__, redact(str(source)), named, connection])
+
+
+def _name(source: End) -> str:
+    """The last step of a path; in a URL, what stands behind it may be a signature."""
+    root = source.root
+    if {"http", "https"} & set(source.fs.protocol):
+        root = re.split(r"[?#]", root)[0]
+    return root.rstrip("/").rpartition("/")[2] or "artifacts"
+
+
+# ---- What --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a store lists.
+
+    Attributes
+    ----------
+    files : mapping of str to File
+    mark : str
+        A hash of all that is listed of them.
+    is_version : bool
+        Whether other content would have another mark.
+    """
+
+    files: Mapping[str, File]
+    mark: str
+    is_version: bool
+
+    @classmethod
+    def of(cls, source: End) -> _State:
+        """Ask a store."""
+        now = time.time()
+        files = source.files()
+        marks, is_version = [], True
+        for name, file in sorted(files.items()):
+            version, modified = file.version, file.modified
+            if version is not None and version.startswith("W/"):
+                version = None  # the server itself says that it may be of other content
+            if source.is_local:
+                status = os.stat(source.path(name))
+                times = status.st_mtime_ns, status.st_ctime_ns
+                marks.append([name, file.size, status.st_ino, *times])
+                modified = max(times) / 1e9
+            else:
+                marks.append([name, file.size, version or modified])
+            is_version &= version is not None or _is_settled(modified, now)
+        return cls(files, _hash(marks), is_version)
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(file.size for file in self.files.values())
+
+    def known(self, snapshots: Snapshots, key: str) -> Path | None:
+        """The snapshot of this version, if there is one."""
+        return snapshots.take(key, self.mark) if self.is_version else None
+
+
+def _is_settled(modified: float | None, now: float) -> bool:
+    """Whether a change after `now` would show in the time of the last one.
+
+    Stores keep fractions of seconds, whole ones, minutes or days.
+    """
+    if modified is None:
+        return False
+    unit = next((unit for unit in (86400, 60, 1) if modified % unit == 0), 0)
+    return now - modified > unit + _MARGIN
+
+
+def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback | None) -> str:
+    """Fetch files, and give a hash of what came."""
+    local = filesystem("file")
+    folder, _, name = local._strip_protocol(part).rpartition("/")
+    refuse_names([name], End(local, folder))
+    target = End(local, f"{folder}/{name}")
+    refuse_names(list(files), target)
+    if "" not in files:
+        os.mkdir(part)
+    size = sum(file.size for file in files.values())
+    with Progress(callback, size, len(files)) as progress:
+        moved, failures = Engine(source, target, progress, resume=False).run(
+            {file.name: file for file in files.values()}
+        )
+    failures |= verify(source, target, [(each.file.name, each) for each in moved])
+    if failures:
+        raise TransferError(failures)
+    return _hash(sorted([each.file.name, each.file.size, each.md5] for each in moved))
+
+
+def _hash(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
