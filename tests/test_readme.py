@@ -25,7 +25,11 @@ def test_every_block_is_of_a_kind_that_is_run():
     assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"python", "sh"}
 
 
-def test_python(moto_server, monkeypatch):
+def test_python(moto_server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "weights").write_bytes(b"weights")
+    (tmp_path / "trained" / "train.log").write_text("a log")
     for name, value in moto_server.env.items():
         monkeypatch.setenv(name, value)
     moto_server.request("PUT", "/my-bucket")
@@ -35,6 +39,11 @@ def test_python(moto_server, monkeypatch):
     assert list(names["two"].columns) == ["x", "y"]
     assert names["table"].column_names == ["z"]
     assert names["frame"].shape == (2, 3)
+    assert names["report"].moved == ("weights",)
+    assert [path.name for path in names["folder"].iterdir()] == ["weights"]
+    fs, path = mlartifacts.url_to_fs(names["run"])
+    there = {"as of today/weights", "trained/train.log", "trained/weights"}
+    assert {f"{path}/{name}" for name in there} <= set(fs.find(path))
 
 
 def test_commands_are_targets_of_make():
