@@ -8,7 +8,7 @@ from typing import Any
 
 from mlartifacts.uri import redact
 
-__all__ = ["Location"]
+__all__ = ["Location", "may_be_shown"]
 
 # Options that may be shown. Everything else is hidden: a driver's new secret must not need
 # an entry here before it is safe.
@@ -40,19 +40,18 @@ class Location:
 
     def __repr__(self) -> str:
         shown = ", ".join(
-            f"{name}={value!r}" if _may_be_shown(name, value) else f"{name}=<hidden>"
+            f"{name}={value!r}" if may_be_shown(name, value) else f"{name}=<hidden>"
             for name, value in self.options.items()
         )
         return f"Location({self.protocol!r}, {self.path!r}, {{{shown}}})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # A pickle is shown to whoever holds it.
-        options = {
-            name: value for name, value in self.options.items() if _may_be_shown(name, value)
-        }
+        options = {name: value for name, value in self.options.items() if may_be_shown(name, value)}
         return type(self), (self.protocol, self.path, options)
 
 
-def _may_be_shown(name: str, value: object) -> bool:
+def may_be_shown(name: str, value: object) -> bool:
+    """Whether an option is known to be no secret."""
     # A URL of an endpoint can hold a password.
     return name in _SHOWN and redact(str(value)) == str(value)

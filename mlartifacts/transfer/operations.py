@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
-from mlartifacts.transfer.engine import Engine
+from mlartifacts.transfer.cluster import spread
+from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.plan import Overwrite, chosen, compare, refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.transfer.verify import verify
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -171,6 +171,7 @@ def copy(
     callback: Callback | None = None,
     source_options: Mapping[str, Any] | None = None,
     target_options: Mapping[str, Any] | None = None,
+    cluster: Any = None,
 ) -> Report:
     """Copy an artifact, or what is in a directory of artifacts, from one URI to another.
 
@@ -185,6 +186,10 @@ def copy(
         As for :func:`upload`.
     source_options, target_options : mapping, optional
         The drivers' options.
+    cluster : distributed.Client, optional
+        Have the workers of a Dask cluster (extra ``dask``) move the bytes, store to store. Each
+        logs in by its own environment: passwords of URIs do not reach it, and options that could
+        be secret are refused. A local path must be the same on each worker.
 
     Returns
     -------
@@ -194,6 +199,8 @@ def copy(
     ------
     FileNotFoundError, InvalidURI, TransferError
         As for :func:`upload`.
+    InvalidConfig
+        With `cluster`: an option that could be secret.
     """
     return _transfer(
         _end(source, source_options or {}),
@@ -204,6 +211,7 @@ def copy(
         resume=resume,
         dry_run=dry_run,
         callback=callback,
+        cluster=cluster,
     )
 
 
@@ -317,6 +325,7 @@ def _transfer(
     resume: bool,
     dry_run: bool,
     callback: Callback | None,
+    cluster: Any = None,
 ) -> Report:
     files = source.files()
     if "" in files and (into or target.is_directory()):
@@ -341,9 +350,10 @@ def _transfer(
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:
         with Progress(callback, plan.size, len(plan.moves)) as progress:
-            engine = Engine(source, target, progress, resume)
-            moved, failures = engine.run({file.name: file for file in plan.moves})
-        failures |= verify(source, target, [(each.file.name, each) for each in moved])
+            if cluster is None:
+                failures = move(source, target, plan.moves, progress, resume)
+            else:
+                failures = spread(cluster, source, target, plan.moves, progress, resume)
         if failures:
             raise TransferError(failures)
     return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
