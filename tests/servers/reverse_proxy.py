@@ -70,7 +70,7 @@ class Reverse:
                 with contextlib.suppress(ConnectionError):  # the client has heard enough
                     self._reply(answer)
 
-            do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
 
             def _ask(self, request: Request, body: bytes) -> Answer:
                 parts = urllib.parse.urlsplit(target)
@@ -84,14 +84,18 @@ class Reverse:
                         for name, value in response.getheaders()
                         if name.lower() not in _OF_CONNECTIONS
                     }
-                    chunked = response.getheader("Content-Length") is None
-                    return Answer(response.status, response.read(), kept, chunked)
+                    length = response.getheader("Content-Length")
+                    if request.method == "HEAD" and length is not None:
+                        kept["Content-Length"] = length
+                    return Answer(response.status, response.read(), kept, length is None)
 
             def _reply(self, answer: Answer) -> None:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                if answer.chunked:
+                if self.command == "HEAD":
+                    self.end_headers()
+                elif answer.chunked:
                     self.send_header("Transfer-Encoding", "chunked")
                     self.end_headers()
                     size = len(answer.body)

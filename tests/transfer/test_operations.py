@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import signal
 import subprocess
@@ -18,8 +20,10 @@ import pytest
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from tests.contract.stores import Harbour
+from tests.servers import reverse_proxy
 from tests.servers.moto import Moto
 from tests.servers.process import wait_until
+from tests.servers.reverse_proxy import Answer, Request
 from tests.servers.tcp_proxy import Proxy, proxied
 from tests.transfer.trees import found, odd_tree, plant
 
@@ -462,3 +466,42 @@ def test_memory_is_bounded(what: str, opened: Callable[[str], Harbour], tmp_path
     if what == "large":
         assert (store.folder / "tree" / "large").stat().st_size == 4 * 2**30  # type: ignore[attr-defined]
         (store.folder / "tree" / "large").unlink()  # type: ignore[attr-defined]
+
+
+# ---- A store that is busy, and a tree that is not small ----------------------------------
+
+
+def test_a_store_that_is_busy(
+    s3: Harbour, moto_server: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers some requests with 503, and is asked again."""
+    here = plant(tmp_path / "here", odd_tree(40))
+    asked = itertools.count()
+    busy = (
+        b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    )
+
+    def answer(request: Request) -> Answer | None:
+        return Answer(503, busy) if next(asked) % 7 == 3 else None
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        mlartifacts.upload(here, s3.uri("tree"))
+        mlartifacts.download(s3.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == found(here)
+    assert next(asked) > 100
+
+
+@pytest.mark.parametrize("name", ["s3", "sftp"])
+def test_300_files_with_a_large_one(
+    name: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    store = opened(name)
+    tree = odd_tree(300, large=200_000_000)
+    here = plant(tmp_path / "here", tree)
+    mlartifacts.upload(here, store.uri("tree"))
+    mlartifacts.download(store.uri("tree"), tmp_path / "there")
+    hashes = {n: hashlib.sha256(data).digest() for n, data in tree.items()}
+    assert {n: hashlib.sha256(d).digest() for n, d in found(tmp_path / "there").items()} == hashes
+    mlartifacts.delete(store.uri("tree"))
