@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import threading
+import time
 import tracemalloc
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
@@ -164,6 +167,83 @@ def test_an_upload_that_fails_is_aborted(
     uploads = ElementTree.fromstring(moto_server.request("GET", f"/{bucket}?uploads"))
     assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
     assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def interrupt() -> None:
+    """Press Ctrl-C."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)
+
+
+WRITES: dict[str, Any] = {
+    "pipe_file": lambda fs, local, path: fs.pipe_file(path, b"new"),
+    "put_file": lambda fs, local, path: fs.put_file(local, path),
+    "put": lambda fs, local, path: fs.put(local, path),
+    "put many": lambda fs, local, path: fs.put([local, local], [path, f"{path}-2"]),
+    "pipe": lambda fs, local, path: fs.pipe({path: b"new", f"{path}-2": b"new"}),
+    "open": lambda fs, local, path: fs.open(path, "wb").close(),
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+def test_what_is_interrupted_is_not_published_later(
+    front: Reverse, base: str, how: str, tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    local.write_bytes(b"new")
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+
+    pressing = threading.Timer(0.3, interrupt)
+
+    def busy(request: Request) -> Answer | None:
+        if request.method != "PUT":
+            return None
+        if len(front.asked("PUT")) == 1:
+            pressing.start()
+        return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    front.requests.clear()
+    front.answer = busy
+    with pytest.raises(KeyboardInterrupt):
+        WRITES[how](fs, str(local), f"{root}/file")
+    tries = len(front.asked("PUT"))
+    time.sleep(1.2)
+    assert len(front.asked("PUT")) == tries, "it is not tried again"
+    assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def test_parts_that_are_interrupted_are_aborted(
+    front: Reverse, moto_server: Moto, on_s3: MlflowServer, base: str, tmp_path: Path
+) -> None:
+    local = tmp_path / "large"
+    local.write_bytes(LARGE)
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+    for put in (fs.put_file, fs.put):
+        front.requests.clear()
+        with pytest.raises(KeyboardInterrupt):
+            # The callback of each file is a branch of one that is given to put.
+            hook = Hook(lambda: (interrupt(), time.sleep(0.2)), 3_000_000)
+            put(str(local), f"{root}/file", callback=hook if put == fs.put_file else Tree(hook))
+        assert len(front.asked("POST", "/mpu/abort/")) == 1
+        assert front.asked("POST", "/mpu/complete/") == []
+        assert fs.cat_file(f"{root}/file") == b"old"
+    bucket = urllib.parse.urlsplit(on_s3.artifacts).netloc
+    uploads = ElementTree.fromstring(moto_server.request("GET", f"/{bucket}?uploads"))
+    assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
+
+
+class Tree(Callback):
+    """Gives each file a callback."""
+
+    def __init__(self, of_file: Callback) -> None:
+        super().__init__()
+        self.of_file = of_file
+
+    def branched(self, *args: Any, **kwargs: Any) -> Callback:
+        return self.of_file
 
 
 def test_a_part_that_breaks_off_is_sent_again(
