@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import threading
@@ -244,6 +245,44 @@ class Tree(Callback):
 
     def branched(self, *args: Any, **kwargs: Any) -> Callback:
         return self.of_file
+
+
+@pytest.mark.parametrize("size", [3_000_000, len(LARGE)])
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_a_file_that_changes_while_it_is_put(
+    front: Reverse, base: str, tmp_path: Path, size: int, change: str
+) -> None:
+    local = tmp_path / "log"
+    local.write_bytes(LARGE[:size])
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+
+    def grow() -> None:
+        with local.open("ab") as file:
+            file.write(b"more")
+
+    act = grow if change == "longer" else lambda: local.write_bytes(b"x")
+    with pytest.raises(OSError, match=change) as caught:
+        fs.put_file(str(local), f"{root}/file", callback=Hook(act))
+    assert caught.value.filename == f"{root}/file"
+    assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def test_files_that_do_not_tell_their_size(front: Reverse, base: str, tmp_path: Path) -> None:
+    fs, root = located(base)
+    version = Path("/proc/version")
+    if version.exists():
+        fs.put_file(str(version), f"{root}/version")
+        assert fs.cat_file(f"{root}/version") == version.read_bytes() != b""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(LARGE,))
+    writer.start()
+    fs.put_file(str(tmp_path / "pipe"), f"{root}/pipe")
+    writer.join()
+    assert fs.cat_file(f"{root}/pipe") == LARGE
+    (tmp_path / "empty").write_bytes(b"")
+    fs.put_file(str(tmp_path / "empty"), f"{root}/empty")
+    assert fs.cat_file(f"{root}/empty") == b""
 
 
 def test_a_part_that_breaks_off_is_sent_again(

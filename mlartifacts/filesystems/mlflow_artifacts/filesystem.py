@@ -473,8 +473,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     ) -> None:
         if os.path.isdir(lpath):
             return  # directories come with their files
-        with open(lpath, "rb") as file:
-            body = Body(file, os.fstat(file.fileno()).st_size)
+        with contextlib.ExitStack() as stack:
+            body = await asyncio.to_thread(Body.of, lpath, stack)
             callback.set_size(body.size)
             path = self._strip_protocol(rpath)
             await self._send(path, body, mode == "create", callback.relative_update)
