@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ import yarl
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Patience, Refused, refusal
-from mlartifacts.tracking.login import Login
+from mlartifacts.tracking.login import Login, basic
 from mlartifacts.uri import ArtifactURI
 
 __all__ = ["STORE", "Client", "Options"]
@@ -91,8 +92,8 @@ class Client:
         """The connections, made in the running loop at the first request."""
         if self.session is None:
             self.session = aiohttp.ClientSession(
-                # Where a person's network has a proxy of the other kind, it is named there.
-                trust_env=True,
+                # Not trust_env: it would read logins from ~/.netrc, beside ours or where none
+                # is to be told. What else it does, _way does.
                 timeout=self._timeout,
                 # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
                 auto_decompress=False,
@@ -136,6 +137,9 @@ class Client:
             told = {**_UNPACKED, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
+            way = _way(target)
+            if target.scheme == "http":  # which the proxy itself is asked for, by the same headers
+                told |= way.pop("proxy_headers", {})
             tls = self._tls() if own and target.scheme == "https" else self._store_tls
             unread = _Watched(body)
             try:
@@ -147,6 +151,7 @@ class Client:
                     # A signature holds for the headers that were signed, and no type was.
                     skip_auto_headers=() if own else ("Content-Type",),
                     ssl=tls,
+                    **way,
                     data=unread.pieces() if body else None,
                     **options,
                 ) as response:
@@ -266,6 +271,34 @@ async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:
         return refusal(response.status, await response.read(), after)
     # What a store says of a signed URL can show the signature.
     return Refused(response.status, STORE, f"the store says {response.status}", after)
+
+
+def _way(url: yarl.URL) -> dict[str, Any]:
+    """The network's proxy through which a server is reached, as the environment names it.
+
+    Returns
+    -------
+    dict
+        aiohttp's options.
+
+    Raises
+    ------
+    InvalidConfig
+        What it names is no URL.
+    """
+    named = urllib.request.getproxies().get(url.scheme)
+    host = url.host_port_subcomponent
+    if not named or host is None or urllib.request.proxy_bypass(host):
+        return {}
+    try:
+        proxy = yarl.URL(named if "://" in named else f"http://{named}")
+        user, password = proxy.user, proxy.password
+        proxy = proxy.with_user(None)
+    except ValueError:
+        # Its own words show what may be a password's.
+        raise InvalidConfig(f"{url.scheme.upper()}_PROXY is no URL of a proxy.") from None
+    login = {} if user is None else {"Proxy-Authorization": basic(user, password or "")}
+    return {"proxy": proxy, "proxy_headers": login}
 
 
 def _store_tls(environment: Environment) -> ssl.SSLContext | bool:

@@ -12,7 +12,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["VARIABLES", "Login"]
+__all__ = ["VARIABLES", "Login", "basic"]
 
 _USERNAME = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  (a variable's name)
@@ -98,17 +98,18 @@ class Login:
 
 def _authorization(server: ArtifactURI, environment: Environment) -> str | None:
     if server.username is not None:
-        return _basic(server.username, server.secret() or "")
+        return basic(server.username, server.secret() or "")
     in_file = _credentials_file()
     username = environment.text(_USERNAME) or in_file.get(_USERNAME.lower())
     password = environment.text(_PASSWORD) or in_file.get(_PASSWORD.lower())
     if username and password:
-        return _basic(username, password)
+        return basic(username, password)
     token = environment.text(_TOKEN)
     return f"Bearer {token}" if token else None
 
 
-def _basic(username: str, password: str) -> str:
+def basic(username: str, password: str) -> str:
+    """A header's value for a user and a password."""
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 

@@ -596,6 +596,57 @@ def test_another_server_is_not_told_who_asks_unless_the_caller_names_it(
         assert told == {"Bearer of the tracking server"}
 
 
+@pytest.mark.parametrize("token", [None, "of the environment"])
+def test_no_login_is_read_from_netrc(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    netrc = Path.home() / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other\n")
+    netrc.chmod(0o600)
+    if token:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with reverse_proxy.serve(mlflow_server.url) as front:
+        base = mlflow_server.new_root()
+        for anon in (False, True):
+            front.requests.clear()
+            fs, root = located(base, tracking_uri=front.url, anon=anon)
+            fs.pipe_file(f"{root}/file", b"x")
+            told = {request.headers.get("Authorization") for request in front.requests}
+            assert told == {f"Bearer {token}" if token and not anon else None}
+
+
+def test_the_networks_own_proxy(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = mlflow_server.new_root()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of the server")
+    with reverse_proxy.serve(mlflow_server.url) as network:
+        network.whole_urls = True
+        authority = network.url.partition("://")[2]
+        for variable, named in (
+            ("HTTP_PROXY", f"http://user:p%40ss@{authority}"),
+            ("http_proxy", authority),
+        ):
+            monkeypatch.setenv(variable, named)
+            fs, root = located(base, anon=variable == "http_proxy")
+            fs.pipe_file(f"{root}/file", b"x")
+            assert fs.cat_file(f"{root}/file") == b"x"
+        told = {request.headers.get("Proxy-Authorization") for request in network.requests}
+        assert told == {"Basic dXNlcjpwQHNz", None}
+        told = {request.headers.get("Authorization") for request in network.requests}
+        assert told == {"Bearer of the server", None}
+        network.requests.clear()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        direct, _ = located(base, tracking_uri=mlflow_server.url)
+        assert direct.cat_file(f"{root}/file") == b"x"
+        assert network.requests == []
+        monkeypatch.setenv("http_proxy", "http://user:secret@host:port")
+        with pytest.raises(InvalidConfig, match="HTTP_PROXY") as caught:
+            fs.cat_file(f"{root}/file")
+        assert "secret" not in str(caught.value)
+
+
 # ---- Bad input ---------------------------------------------------------------------------
 
 
