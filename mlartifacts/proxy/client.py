@@ -22,6 +22,7 @@ import yarl
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
+from mlartifacts.proxy import wire
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Patience, Refused, refusal
 from mlartifacts.tracking.login import Login, basic
 from mlartifacts.uri import ArtifactURI
@@ -36,6 +37,7 @@ _CA_BUNDLE = "AWS_CA_BUNDLE"
 
 _CONNECT_SECONDS = 30
 _HOPS = 10
+_NO_URL = "the server gives something for a URL that is none"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # These ask for the same with the same method and body.
 _REPEATING = frozenset({307, 308})
@@ -128,11 +130,11 @@ class Client:
         Refused
             The answer is an error; one about ranges (416) is none. Of a store, :data:`STORE` is
             its code.
-        aiohttp.ClientError, TimeoutError
-            There is no answer.
+        aiohttp.ClientError, TimeoutError, OSError
+            There is no answer. None shows a URL, which may be a presigned one.
         """
         own = url.startswith("/")
-        target = yarl.URL(self.url + url if own else url, encoded=True)
+        target = _url(self.url + url if own else url)
         for _ in range(_HOPS):
             told = {**_UNPACKED, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
@@ -163,10 +165,19 @@ class Client:
                     target = self._redirected(method, target, response)
             except aiohttp.ClientConnectorError:
                 raise
+            except aiohttp.ServerTimeoutError:
+                raise aiohttp.ServerTimeoutError("no answer in time") from None
+            except aiohttp.InvalidURL:
+                raise wire.BadAnswer(_NO_URL) from None
+            except aiohttp.ClientHttpProxyError as error:
+                reason = f"the network's proxy says {error.status} {error.message}"
+                raise OSError(errno.EPROTO, reason) from None
+            except aiohttp.ClientResponseError as error:
+                said = error.message.partition("\n")[0]
+                raise wire.BadAnswer(f"what answers speaks no HTTP: {said}") from None
             except aiohttp.ClientOSError as error:
                 if unread.failure is not None:
                     raise unread.failure from None
-                # Its own words show the URL, and so the signature of a presigned one.
                 number = error.errno or errno.ECONNABORTED
                 raise aiohttp.ClientOSError(number, os.strerror(number)) from None
             options.pop("params", None)
@@ -175,7 +186,7 @@ class Client:
     def _redirected(
         self, method: str, asked: yarl.URL, response: aiohttp.ClientResponse
     ) -> yarl.URL:
-        target = asked.join(yarl.URL(response.headers["Location"], encoded=True))
+        target = asked.join(_url(response.headers["Location"]))
         if target.scheme not in {"https", asked.scheme}:
             raise OSError(errno.EPROTO, f"{self.url} redirects to plain text")
         if method != "GET" and response.status not in _REPEATING:
@@ -271,6 +282,17 @@ async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:
         return refusal(response.status, await response.read(), after)
     # What a store says of a signed URL can show the signature.
     return Refused(response.status, STORE, f"the store says {response.status}", after)
+
+
+def _url(url: str) -> yarl.URL:
+    """What a server gives as a URL, percent-encoded."""
+    try:
+        parsed = yarl.URL(url, encoded=True)
+        # What is parsed late, and what a resolver would refuse.
+        _ = parsed.port, (parsed.raw_host or "").encode("idna")
+        return parsed
+    except ValueError:
+        raise wire.BadAnswer(_NO_URL) from None
 
 
 def _way(url: yarl.URL) -> dict[str, Any]:

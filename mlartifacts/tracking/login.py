@@ -55,7 +55,8 @@ class Login:
         Raises
         ------
         InvalidConfig
-            Settings of TLS contradict each other, or name files that are not there.
+            Settings of TLS contradict each other, or name files that are not there; or the login
+            has characters that no header can have.
         """
         insecure = bool(environment.boolean(_INSECURE))
         authority, certificate = environment.text(_AUTHORITY), environment.text(_CERTIFICATE)
@@ -98,14 +99,24 @@ class Login:
 
 def _authorization(server: ArtifactURI, environment: Environment) -> str | None:
     if server.username is not None:
-        return basic(server.username, server.secret() or "")
+        return _encoded(f"The login of {server}", server.username, server.secret() or "")
     in_file = _credentials_file()
     username = environment.text(_USERNAME) or in_file.get(_USERNAME.lower())
     password = environment.text(_PASSWORD) or in_file.get(_PASSWORD.lower())
     if username and password:
-        return basic(username, password)
-    token = environment.text(_TOKEN)
+        return _encoded(f"{_USERNAME} or {_PASSWORD}", username, password)
+    # Files have a newline at their end, and variables are set from files.
+    token = (environment.text(_TOKEN) or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidConfig(f"{_TOKEN} has a character that no header can have.")
     return f"Bearer {token}" if token else None
+
+
+def _encoded(named: str, username: str, password: str) -> str:
+    try:
+        return basic(username, password)
+    except UnicodeEncodeError:  # which has the password
+        raise InvalidConfig(f"{named} has bytes that are no UTF-8.") from None
 
 
 def basic(username: str, password: str) -> str:

@@ -8,8 +8,10 @@ import dataclasses
 import errno
 import http.server
 import json
+import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,6 +347,66 @@ def test_readers_at_once_ask_once_what_a_proxy_offers(server, proxied):
     assert [path for _, path, _ in server.requests].count("/api/3.0/mlflow/server-info") == 1
 
 
+BAD_PLACES = {
+    "no host": "http:///b?X-Amz-Signature=secret",
+    "a port that is none": "http://127.0.0.1:99999/b?X-Amz-Signature=secret",
+    "no name of a host": "http://a b/b?X-Amz-Signature=secret",
+    "a name that is too long": f"http://{'x' * 70}.com/b?X-Amz-Signature=secret",
+    "another scheme": "ftp://h/b?X-Amz-Signature=secret",
+    "nobody there": "http://127.0.0.1:{refused}/b?X-Amz-Signature=secret",
+    "no answer": "http://127.0.0.1:{hanging}/b?X-Amz-Signature=secret",
+    "no HTTP": "http://127.0.0.1:{noise}/b?X-Amz-Signature=secret",
+    "a redirect to no URL": "{url}/redirect?X-Amz-Signature=secret",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PLACES)
+def test_presigned_urls_are_not_shown(
+    server, monkeypatch, hanging_server, refused_port, noise, kind, tmp_path
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    place = BAD_PLACES[kind].format(
+        refused=refused_port, hanging=hanging_server.port, noise=noise, url=server.url
+    )
+    given = Answer(body=json.dumps({"url": place, "file_size": 5}).encode())
+    lost = Answer(302, headers={"Location": "http://h:99999/?X-Amz-Signature=secret"})
+    fs = mlartifacts.filesystem("mlflow-artifacts")
+    for read in (
+        lambda: fs.cat_file("1/run/x"),
+        lambda: fs.open("1/run/x").read(),
+        lambda: fs.get_file("1/run/x", str(tmp_path / "got")),
+    ):
+        server.answers = [given, lost] if "redirect" in kind else [given]
+        with pytest.raises(OSError, match="1/run/x") as caught:
+            read()
+        assert caught.value.filename == "1/run/x"
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "secret" not in shown, shown
+
+
+@pytest.fixture
+def noise() -> Iterator[int]:
+    """The port of a server that speaks no HTTP."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(10_000)
+                        connection.sendall(b"220 ftp.example ready\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
 def test_a_proxy_that_is_down(refused_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
     for look in LOOKING.values():
@@ -363,6 +425,8 @@ def test_a_proxy_that_is_down(refused_port, monkeypatch):
         ({"USERNAME": "u", "PASSWORD": "p:ü"}, "", basic("u:p:ü")),
         ({"USERNAME": "u"}, "", None),
         ({"TOKEN": "t"}, "", "Bearer t"),
+        ({"TOKEN": " t\n"}, "", "Bearer t"),
+        ({"TOKEN": "\n"}, "", None),
         ({"USERNAME": "u", "PASSWORD": "p", "TOKEN": "t"}, "", basic("u:p")),
         ({"USERNAME": "u", "TOKEN": "t"}, "", "Bearer t"),
         ({"USERNAME": "u", "PASSWORD": "p"}, "a:b%40c@", basic("a:b@c")),
@@ -373,6 +437,25 @@ def test_logins(server, monkeypatch, variables, userinfo, login):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
     mlartifacts.resolve("runs:/abc", server.url.replace("//", f"//{userinfo}"))
     assert server.logins == [login]
+
+
+@pytest.mark.parametrize("name", ["runs", "mlflow-artifacts"])
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"TOKEN": "secret\nsecret"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"TOKEN": "secret☃"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"TOKEN": "secret\udcff"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"USERNAME": "u", "PASSWORD": "secret\udcff"}, "MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_logins_that_no_header_can_have(server, monkeypatch, variables, named, name):
+    for variable, value in variables.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{variable}", value)
+    with pytest.raises(InvalidConfig, match=named) as caught:
+        mlartifacts.filesystem(name, tracking_uri=server.url).exists("abc/x")
+    assert "secret" not in "".join(traceback.format_exception(caught.value)).replace('"secret', "")
+    assert server.requests == []
 
 
 def test_the_credentials_file(server, monkeypatch):
