@@ -12,6 +12,9 @@ from mlartifacts.errors import InvalidConfig
 
 __all__ = ["Environment", "values"]
 
+# What a socket can be told: 24 days.
+_MOST_SECONDS = (2**31 - 1) // 1000
+
 _TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
 
 
@@ -124,6 +127,9 @@ class Environment:
     def timeout(self, name: str) -> int | None:
         """Seconds in the variable `name`: a positive number, or -1 for no limit."""
         seconds = self.integer(name)
-        if seconds is not None and seconds != -1 and seconds <= 0:
-            raise InvalidConfig(f"{name}={seconds}: it takes seconds above 0, or -1 for no limit.")
+        if seconds is not None and seconds != -1 and not 0 < seconds <= _MOST_SECONDS:
+            raise InvalidConfig(
+                f"{name}={seconds}: it takes seconds above 0, at most {_MOST_SECONDS}, or -1 for"
+                " no limit."
+            )
         return seconds

@@ -23,7 +23,14 @@ import yarl
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.proxy import wire
-from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Patience, Refused, refusal
+from mlartifacts.tracking.connection import (
+    TRANSIENT,
+    NotMLflow,
+    Patience,
+    Refused,
+    address,
+    refusal,
+)
 from mlartifacts.tracking.login import Login, basic
 from mlartifacts.uri import ArtifactURI
 
@@ -64,10 +71,12 @@ class Client:
     ------
     InvalidConfig
         A setting of the login, of TLS or of a timeout cannot be used.
+    InvalidURI
+        The server's URL cannot be one.
     """
 
     def __init__(self, server: ArtifactURI, environment: Environment, anon: bool = False) -> None:
-        self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+        self.url = address(server)
         self._origin = yarl.URL(self.url).origin()
         login = Login.of(server, environment)
         self.anon = anon

@@ -159,13 +159,61 @@ def test_waits_grow_and_are_bounded():
     assert patience.wait(1, "100000") == 120
     assert patience.wait(1, "Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert patience.wait(1, "soon") <= 2
+    assert 60 <= patience.wait(100_000, None) <= 120
     assert (patience.retries, patience.timeout) == (7, 120)
 
 
-@pytest.mark.parametrize("value", ["many", "-1"])
-def test_bad_patience(value):
-    with pytest.raises(InvalidConfig, match="MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
-        Patience(Environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": value}))
+@pytest.mark.parametrize("variable", ["MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"])
+@pytest.mark.parametrize("value", ["many", "-2", "9" * 30, "9" * 400])
+def test_bad_patience(variable, value):
+    with pytest.raises(InvalidConfig, match=f"MLFLOW_HTTP_REQUEST_{variable}"):
+        Patience(Environment({f"MLFLOW_HTTP_REQUEST_{variable}": value}))
+
+
+@pytest.mark.parametrize("seconds", ["-1", "2147483"])
+def test_no_limit(server, monkeypatch, seconds):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
+    assert resolved(server) == "/artifacts/of/it/x"
+    server.answers = [Answer(body=b'{"files": [{"path": "x", "file_size": 1}]}')]
+    fs = mlartifacts.filesystem("mlflow-artifacts", tracking_uri=server.url)
+    assert fs.exists("x")
+
+
+@pytest.mark.parametrize("opened", ["runs:/abc/x", "mlflow-artifacts:/x"])
+@pytest.mark.parametrize(
+    ("uri", "error", "said"),
+    [
+        ("http://", InvalidURI, "no host"),
+        ("http://:5000", InvalidURI, "no host"),
+        ("http://user:secret@h:notaport", InvalidURI, "port 'notaport'"),
+        ("http://user:secret@h/#/experiments/1", InvalidURI, "a '#': write http://h[.]"),
+        ("http://h?x=1", InvalidURI, "a '[?]': write http://h[.]"),
+        ("http://h/a?x", InvalidURI, "a '[?]': write http://h/a[.]"),
+        ("http://a b", InvalidURI, "space"),
+        ("http://h/a b", InvalidURI, "space"),
+        ("http://h ", InvalidURI, "space"),
+        ("http://h/ü", InvalidURI, "encoded"),
+        (f"http://{'x' * 70}.com", InvalidURI, "host"),
+        ("localhost:5000", InvalidConfig, "write http://localhost:5000"),
+        ("127.0.0.1:5000/prefix", InvalidConfig, "write http://127.0.0.1:5000/prefix"),
+        ("[::1]:5000", InvalidConfig, "write http://"),
+        ("ftp://user:secret@x/y", InvalidConfig, "MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_tracking_uris_that_are_none(monkeypatch, opened, uri, error, said):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(error, match=said) as caught:
+        mlartifacts.open(opened).open()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
+
+
+def test_a_redirect_to_no_url(server, monkeypatch):
+    for target in ("http://h:port/", "http://a b/", f"http://{'x' * 70}.com/"):
+        server.answers = [Answer(302, headers={"Location": target}), Answer()]
+        with pytest.raises(OSError, match="no URL") as caught:
+            resolved(server, f"runs:/{len(target)}/x")
+        assert caught.value.filename == server.url
 
 
 # ---- What it says ------------------------------------------------------------------------
