@@ -15,7 +15,7 @@ import os
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 import yarl
@@ -34,7 +34,7 @@ from mlartifacts.tracking.connection import (
 from mlartifacts.tracking.login import Login, basic
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["STORE", "Client", "Options"]
+__all__ = ["STORE", "Client", "OfLoop", "Options"]
 
 #: The code of an error that is the store's, not the proxy's.
 STORE = "STORE"
@@ -53,6 +53,37 @@ _UNPACKED = {"Accept-Encoding": "identity", "User-Agent": "mlartifacts"}
 
 Options = Mapping[str, Any]
 T = TypeVar("T")
+
+
+class OfLoop(Generic[T]):
+    """Something that works in the event loop alone that it was made in: one for each.
+
+    An asynchronous program that calls ``asyncio.run`` twice has two loops, and one filesystem.
+
+    Parameters
+    ----------
+    make : callable
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+
+    def known(self) -> T | None:
+        """The running loop's, if it is there."""
+        return self._made.get(asyncio.get_running_loop())
+
+    def get(self) -> T:
+        """The running loop's."""
+        known = self.known()
+        return self.again() if known is None else known
+
+    def again(self) -> T:
+        """A new one for the running loop; those of loops that have ended are forgotten."""
+        for loop in [loop for loop in self._made if loop.is_closed()]:
+            self._made.pop(loop, None)
+        made = self._made[asyncio.get_running_loop()] = self._make()
+        return made
 
 
 class Client:
@@ -92,24 +123,32 @@ class Client:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=wait and min(wait, _CONNECT_SECONDS), sock_read=wait
         )
-        self.session: aiohttp.ClientSession | None = None
+        self._sessions = OfLoop(self._session)
 
     @property
     def known(self) -> bool:
         """Whether the server is told who asks."""
         return self._authorization is not None
 
+    @property
+    def session(self) -> aiohttp.ClientSession | None:
+        """The connections of the running loop, where they are open."""
+        session = self._sessions.known()
+        return None if session is None or session.closed else session
+
     def connect(self) -> aiohttp.ClientSession:
-        """The connections, made in the running loop at the first request."""
-        if self.session is None:
-            self.session = aiohttp.ClientSession(
-                # Not trust_env: it would read logins from ~/.netrc, beside ours or where none
-                # is to be told. What else it does, _way does.
-                timeout=self._timeout,
-                # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
-                auto_decompress=False,
-            )
-        return self.session
+        """The connections, made in the running loop at the first request, or again."""
+        session = self._sessions.get()
+        return self._sessions.again() if session.closed else session
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            # Not trust_env: it would read logins from ~/.netrc, beside ours or where none is
+            # to be told. What else it does, _way does.
+            timeout=self._timeout,
+            # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
+            auto_decompress=False,
+        )
 
     @contextlib.asynccontextmanager
     async def ask(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import json
 import os
 import random
@@ -645,6 +647,48 @@ def test_the_networks_own_proxy(
         with pytest.raises(InvalidConfig, match="HTTP_PROXY") as caught:
             fs.cat_file(f"{root}/file")
         assert "secret" not in str(caught.value)
+
+
+# ---- Loops -------------------------------------------------------------------------------
+
+
+def test_every_loop_has_connections_of_its_own(front: Reverse, base: str) -> None:
+    async def main(closing: bool) -> Any:
+        fs, root = located(base, asynchronous=True)
+        paths = [f"{root}/{number}" for number in range(5)]
+        # Who is asked what the server offers waits for one lock.
+        fs._offered = None
+        await fs._pipe(dict.fromkeys(paths, b"x"))
+        assert await fs._cat(paths) == dict.fromkeys(paths, b"x")
+        if closing:
+            await (await fs.set_session()).close()
+            fs._offered = None
+            assert await fs._cat(paths) == dict.fromkeys(paths, b"x")
+        assert await fs.set_session() is await fs.set_session()
+        await (await fs.set_session()).close()
+        return fs
+
+    first, second, third = (asyncio.run(main(closing)) for closing in (False, True, False))
+    assert first is second is third
+    assert len(first.client._sessions._made) == 1, "of loops that have ended"
+    fs, root = located(base)
+    assert fs.cat_file(f"{root}/1") == b"x"
+
+
+def test_two_loops_at_once(front: Reverse, base: str) -> None:
+    fs, root = located(base, asynchronous=True)
+    here = threading.Barrier(2)
+
+    async def main() -> None:
+        assert not await fs._exists(root)
+        here.wait(10)
+        await fs._pipe_file(f"{root}/{threading.get_ident()}", b"x")
+        here.wait(10)
+        await (await fs.set_session()).close()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(asyncio.run, main()) for _ in range(2)]:
+            done.result()
 
 
 # ---- Bad input ---------------------------------------------------------------------------

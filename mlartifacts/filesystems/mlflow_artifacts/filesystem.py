@@ -30,7 +30,7 @@ from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.proxy.client import STORE as STORE_CODE
-from mlartifacts.proxy.client import Client
+from mlartifacts.proxy.client import Client, OfLoop
 from mlartifacts.stores.http.files import RangedFile
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse
@@ -83,7 +83,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._upload_parts: bool | None = options.pop("multipart_upload", None)
         self._presigned: bool | None = options.pop("multipart_download", None)
         self._offered: wire.Capabilities | None = None
-        self._asking = asyncio.Lock()
+        self._asking = OfLoop(asyncio.Lock)
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
         self._upload_part: int = options.pop("multipart_upload_chunk_size")
         self._download_part: int = options.pop("multipart_download_chunk_size")
@@ -188,7 +188,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     # ---- Connections -----------------------------------------------------------------------
 
     async def set_session(self) -> aiohttp.ClientSession:
-        """The connections; an asynchronous program closes them itself."""
+        """The connections in this loop; an asynchronous program closes them itself."""
         if self.client.session is None:
             session = self.client.connect()
             if not self.asynchronous:
@@ -209,7 +209,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         """Whether presigned URLs are used: as the caller or the environment says, or the server."""
         if told is not None:
             return told
-        async with self._asking:  # of many readers at once, one asks
+        async with self._asking.get():  # of many readers at once, one asks
             if self._offered is None:
                 try:
                     answer = await self._json("GET", wire.SERVER_INFO, again=False)
