@@ -31,7 +31,7 @@ from mlartifacts.tracking.connection import (
     address,
     refusal,
 )
-from mlartifacts.tracking.login import Login, basic
+from mlartifacts.tracking.login import AUTHORITY, Login, basic
 from mlartifacts.uri import ArtifactURI
 
 __all__ = ["STORE", "Client", "OfLoop", "Options"]
@@ -211,6 +211,13 @@ class Client:
                         yield response
                         return
                     target = self._redirected(method, target, response)
+            except aiohttp.ClientConnectorCertificateError as error:
+                who = AUTHORITY if own else _CA_BUNDLE
+                reason = (
+                    f"{error.host}:{error.port} shows a certificate that is not trusted"
+                    f" ({error.certificate_error}): {who} can name another authority"
+                )
+                raise ConnectionAbortedError(errno.ECONNABORTED, reason) from None
             except aiohttp.ClientConnectorError:
                 raise
             except aiohttp.ServerTimeoutError:

@@ -12,17 +12,18 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["VARIABLES", "Login", "basic"]
+__all__ = ["AUTHORITY", "VARIABLES", "Login", "basic"]
 
 _USERNAME = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  (a variable's name)
 _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  (a variable's name)
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
-_AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+#: Says who issues the certificates that are trusted.
+AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
 _CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 
 #: What decides about a login.
-VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, _AUTHORITY, _CERTIFICATE, "HOME")
+VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, AUTHORITY, _CERTIFICATE, "HOME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,13 @@ class Login:
             has characters that no header can have.
         """
         insecure = bool(environment.boolean(_INSECURE))
-        authority, certificate = environment.text(_AUTHORITY), environment.text(_CERTIFICATE)
+        authority, certificate = environment.text(AUTHORITY), environment.text(_CERTIFICATE)
         if insecure and authority:
             raise InvalidConfig(
-                f"{_INSECURE} turns the check of certificates off and {_AUTHORITY} says whom to"
+                f"{_INSECURE} turns the check of certificates off and {AUTHORITY} says whom to"
                 " trust: set one of the two."
             )
-        for name, path in ((_AUTHORITY, authority), (_CERTIFICATE, certificate)):
+        for name, path in ((AUTHORITY, authority), (_CERTIFICATE, certificate)):
             if path is not None and not os.path.exists(path):
                 raise InvalidConfig(f"{name}={path!r}: there is no such file.")
         return cls(_authorization(server, environment), not insecure, authority, certificate)
@@ -85,7 +86,7 @@ class Login:
                 capath=self.authority if directory else None,
             )
         except (ssl.SSLError, OSError) as error:
-            raise InvalidConfig(f"{_AUTHORITY}={self.authority!r}: {error}") from error
+            raise InvalidConfig(f"{AUTHORITY}={self.authority!r}: {error}") from error
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import json
 import os
 import random
@@ -549,6 +550,34 @@ def test_tls_and_a_prefix(
         assert mlartifacts.open(f"{over_https}/a b").open().read() == b"\x02"
 
 
+def test_who_is_not_trusted(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server, or the store that its presigned URLs lead to: another variable each."""
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    with (
+        reverse_proxy.serve(mlflow_server.url) as front,
+        reverse_proxy.serve(mlflow_server.url, certificates_in=tmp_path / "tls") as store,
+    ):
+        given = json.dumps({"url": f"{store.url}/x?X-Amz-Signature=secret", "file_size": 1})
+        front.answer = lambda request: Answer(200, given.encode())
+        for server, named in (
+            (front.url, "AWS_CA_BUNDLE"),
+            (store.url, "MLFLOW_TRACKING_SERVER_CERT_PATH"),
+        ):
+            fs, _ = located("mlflow-artifacts:/", tracking_uri=server)
+            with pytest.raises(ConnectionError, match=f"not trusted.*{named} can") as caught:
+                fs.cat_file("x")
+            assert "object at" not in str(caught.value)
+            assert "secret" not in str(caught.value)
+            assert caught.value.filename == "x"
+        plain = front.url.replace("http:", "https:")
+        fs, _ = located("mlflow-artifacts:/", tracking_uri=plain)
+        with pytest.raises(ConnectionError, match="no connection to 127.0.0.1") as caught:
+            fs.cat_file("x")
+        assert "object at" not in str(caught.value)
+
+
 def test_a_login_in_the_uri(mlflow_server: MlflowServer) -> None:
     base = mlflow_server.new_root()
     path = base.partition(":")[2].strip("/")
@@ -647,6 +676,27 @@ def test_the_networks_own_proxy(
         with pytest.raises(InvalidConfig, match="HTTP_PROXY") as caught:
             fs.cat_file(f"{root}/file")
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t", "nul\0", "half \udcff", "del\x7f"])
+def test_names_that_are_no_text(front: Reverse, base: str, name: str, tmp_path: Path) -> None:
+    fs, root = located(base)
+    (tmp_path / "local").write_bytes(b"x")
+    for act in (
+        lambda path: fs.pipe_file(path, b"x"),
+        lambda path: fs.put_file(str(tmp_path / "local"), path),
+        lambda path: fs.open(path, "wb"),
+        lambda path: fs.cat_file(path),
+        lambda path: fs.open(path),
+        lambda path: fs.ls(path),
+        lambda path: fs.rm(path),
+    ):
+        with pytest.raises(OSError, match="control character") as caught:
+            act(f"{root}/{name}")
+        assert caught.value.errno == errno.EINVAL
+        assert caught.value.filename == f"{root}/{name}"
+    assert not fs.exists(f"{root}/{name}")
+    assert front.asked("PUT") == front.asked("DELETE") == []
 
 
 # ---- Loops -------------------------------------------------------------------------------

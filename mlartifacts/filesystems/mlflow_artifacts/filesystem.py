@@ -10,6 +10,7 @@ import errno
 import functools
 import io
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -44,6 +45,9 @@ _BLOCK = 16 * 2**20
 # Parts that are on their way at once: each holds a piece in memory.
 _PARTS_AT_ONCE = 8
 T = TypeVar("T")
+
+# As in URIs, and what UTF-8 has not.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _ALIASED = (f"{ALIAS}http", f"{ALIAS}https")
 _HTTP = tuple(f"{scheme}://" for scheme in ("http", "https", *_ALIASED))
@@ -119,13 +123,13 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 " MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT set how long)"
             )
             return TimeoutError(errno.ETIMEDOUT, reason, path)
-        if isinstance(error, aiohttp.ClientSSLError):
-            reason = f"{error}: MLFLOW_TRACKING_SERVER_CERT_PATH can name another authority"
-            return ConnectionError(errno.ECONNABORTED, reason, path)
-        if isinstance(error, aiohttp.ClientError):
-            refused = isinstance(error, aiohttp.ClientConnectorError)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            refused = not isinstance(error, aiohttp.ClientSSLError)
             number = errno.ECONNREFUSED if refused else errno.ECONNABORTED
-            return OSError(number, f"no connection: {error}", path)
+            why = error.os_error.strerror or error.os_error
+            return OSError(number, f"no connection to {error.host}:{error.port}: {why}", path)
+        if isinstance(error, aiohttp.ClientError):
+            return OSError(errno.ECONNABORTED, f"no connection: {error}", path)
         return None
 
     def _meaning(self, error: Refused) -> tuple[int, str]:
@@ -159,6 +163,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         return wire.below(wire.ARTIFACTS, path)
 
     def _is_carried(self, path: str) -> None:
+        if _NO_TEXT.search(path):
+            reason = "the name has a control character, or half of one (a lone surrogate)"
+            raise OSError(errno.EINVAL, reason, path)
         if not wire.is_carried(path):
             reason = "MLflow's server takes this name for another, or refuses it"
             raise OSError(errno.EINVAL, f"{reason} (it decodes '%41', and knows no '#')", path)
