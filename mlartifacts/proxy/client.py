@@ -23,6 +23,7 @@ import yarl
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.proxy import wire
+from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
     TRANSIENT,
     NotMLflow,
@@ -48,8 +49,7 @@ _NO_URL = "the server gives something for a URL that is none"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # These ask for the same with the same method and body.
 _REPEATING = frozenset({307, 308})
-# Bytes as they are stored: a range of what a server packs for the way is none of the file's.
-_UNPACKED = {"Accept-Encoding": "identity", "User-Agent": "mlartifacts"}
+_ALWAYS = {**UNPACKED, "User-Agent": "mlartifacts"}
 
 Options = Mapping[str, Any]
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class Client:
         own = url.startswith("/")
         target = _url(self.url + url if own else url)
         for _ in range(_HOPS):
-            told = {**_UNPACKED, **(headers or {})}
+            told = {**_ALWAYS, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
             way = _way(target)

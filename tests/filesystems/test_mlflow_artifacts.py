@@ -367,6 +367,31 @@ def test_a_url_that_expired_is_asked_for_again(front: Reverse, base: str) -> Non
     assert len(front.asked("GET", "/presigned/")) == 2
 
 
+def test_a_file_that_became_shorter(front: Reverse, base: str) -> None:
+    """What the store says of a range that is not there is none of the file's bytes."""
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    place = json.dumps({"url": f"{front.url}/place", "file_size": len(LARGE)}).encode()
+    gone = Answer(416, b"<Error>InvalidRange</Error>")
+    begun = {"Content-Range": f"bytes 0-99/{len(LARGE)}"}
+
+    def answer(request: Request) -> Answer | None:
+        if "/presigned/" in request.path:
+            return Answer(200, place)
+        if request.path != "/place":
+            return None
+        first = request.headers["Range"].startswith("bytes=0-")
+        return Answer(206, LARGE[:100], begun) if first else gone
+
+    front.answer = answer
+    with fs.open(f"{root}/large") as file:
+        file.seek(5_000_000)
+        with pytest.raises(OSError, match="no such bytes") as caught:
+            file.read(len(gone.body))
+    assert caught.value.errno == errno.ESTALE
+    assert caught.value.filename == f"{root}/large"
+
+
 def test_a_store_without_presigned_urls_is_read_through_the_server(
     mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
