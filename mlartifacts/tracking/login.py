@@ -20,10 +20,11 @@ _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  (a variable's name)
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
 #: Says who issues the certificates that are trusted.
 AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+_FILE = "~/.mlflow/credentials"
 _CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 
-#: What decides about a login.
-VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, AUTHORITY, _CERTIFICATE, "HOME")
+#: What decides about a login: variables, and a file.
+VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, AUTHORITY, _CERTIFICATE, "HOME", _FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def basic(username: str, password: str) -> str:
 
 
 def _credentials_file() -> dict[str, str]:
-    path = os.path.expanduser("~/.mlflow/credentials")
+    path = os.path.expanduser(_FILE)
     config = configparser.ConfigParser(interpolation=None)
     try:
         config.read(path, encoding="utf-8")

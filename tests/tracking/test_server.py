@@ -522,6 +522,22 @@ def test_the_credentials_file(server, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
+def test_a_changed_credentials_file_takes_effect_at_the_next_open(server, monkeypatch):
+    file = Path.home() / ".mlflow" / "credentials"
+    file.parent.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    server.answers = [Answer(401)]
+    for password in (None, "one", "two"):
+        if password is not None:
+            login = f"mlflow_tracking_username=u\nmlflow_tracking_password={password}\n"
+            file.write_text(f"[mlflow]\n{login}")
+        for uri in ("runs:/abc/x", "mlflow-artifacts:/x"):
+            server.requests.clear()
+            with pytest.raises(PermissionError):
+                mlartifacts.open(uri).open()
+            assert set(server.logins) == {password and basic(f"u:{password}")}
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_tell_another_host_nothing(server, another, monkeypatch, status):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
