@@ -329,6 +329,50 @@ def test_reads_go_to_the_store_by_ranges(front: Reverse, store: Proxy, base: str
     assert not any("authorization" in request.headers for request in asked)
 
 
+def test_many_ranges_ask_once_where_the_file_is(front: Reverse, base: str) -> None:
+    fs, root = located(base)
+    paths = [f"{root}/large", f"{root}/small"]
+    fs.pipe(dict(zip(paths, (LARGE, b"0123456789"), strict=True)))
+    front.requests.clear()
+    starts = [n * 500_000 for n in range(20)] + [1, 2, 3]
+    ends = [start + 5 for start in starts]
+    found = fs.cat_ranges([paths[0]] * 20 + [paths[1]] * 3, starts, ends)
+    assert found[:20] == [LARGE[start : start + 5] for start in starts[:20]]
+    assert found[20:] == [b"12345", b"23456", b"34567"]
+    assert len(front.asked("GET", "/presigned/")) == 2
+    missing = [f"{root}/missing"] * 5
+    for error in fs.cat_ranges(missing, [0] * 5, [5] * 5):
+        assert isinstance(error, FileNotFoundError)
+    with pytest.raises(FileNotFoundError):
+        fs.cat_ranges(missing, [0] * 5, [5] * 5, on_error="raise")
+
+
+def test_a_place_that_expires_among_ranges(front: Reverse, base: str) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    served: list[Request] = []
+
+    def expiring(request: Request) -> Answer | None:
+        if "/presigned/" in request.path:
+            place = f"{front.url}/place/{len(served)}"
+            return Answer(200, json.dumps({"url": place, "file_size": len(LARGE)}).encode())
+        if not request.path.startswith("/place/"):
+            return None
+        if int(request.path.rpartition("/")[2]) + 3 <= len(served):
+            return Answer(403, b"<Error>Request has expired")
+        served.append(request)
+        first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
+        return Answer(206, LARGE[int(first) : int(last) + 1])
+
+    front.answer = expiring
+    starts = range(0, 1000, 100)
+    found = fs.cat_ranges(
+        [f"{root}/large"] * 10, list(starts), [each + 5 for each in starts], batch_size=1
+    )
+    assert found == [LARGE[each : each + 5] for each in starts]
+    assert len(front.asked("GET", "/presigned/")) == 4
+
+
 def test_a_large_file_is_got_in_parts(
     front: Reverse, store: Proxy, base: str, tmp_path: Path
 ) -> None:

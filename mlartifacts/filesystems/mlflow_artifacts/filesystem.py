@@ -324,10 +324,20 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         if size != info["size"]:
             raise OSError(errno.EIO, f"short read: {size} of {info['size']} bytes", path)
 
+    async def _cat_ranges(self, paths: Any, *args: Any, **kwargs: Any) -> Any:
+        # A file's place is asked for once, however many ranges of it there are.
+        return await super()._cat_ranges(paths, *args, places=_Places(self), **kwargs)
+
     async def _cat_file(
-        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+        self,
+        path: str,
+        start: int | None = None,
+        end: int | None = None,
+        places: _Places | None = None,
+        **kwargs: Any,
     ) -> bytes:
         path = self._strip_protocol(path)
+        places = places or _Places(self)
         within = await self._within(path, start, end)
         if within is None:
             return b""
@@ -335,10 +345,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         wanted = {"Range": f"bytes={first}-{'' if last is None else last - 1}"}
 
         async def once() -> bytes:
-            url, headers = await self._place(path)
-            if first or last is not None:
-                headers |= wanted
-            async with self._ask("GET", url, headers=headers) as response:
+            ranged = wanted if first or last is not None else {}
+            async with places.ask(path, ranged) as response:
                 if response.status == 416:
                     return b""  # behind the end, as a slice is
                 if response.status == 206:
@@ -608,28 +616,58 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 MlflowArtifactsFileSystem.protocol = (*MlflowArtifactsFileSystem.protocol, *_ALIASED)
 
 
-class _File(RangedFile):
-    """A file behind the proxy, read from the store itself where the server tells its place."""
+class _Places:
+    """Where files are asked for; that of each is asked for once, until its signature expires."""
 
-    _place: tuple[str, dict[str, str]] | None = None
+    def __init__(self, fs: MlflowArtifactsFileSystem) -> None:
+        self._fs = fs
+        self._known: dict[str, tuple[str, dict[str, str]]] = {}
+        self._asking: dict[str, asyncio.Task[tuple[str, dict[str, str]]]] = {}
 
     @contextlib.asynccontextmanager
-    async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def ask(
+        self, path: str, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What answers to a request for a file's bytes."""
         async with contextlib.AsyncExitStack() as stack:
-            fresh = self._place is None
             while True:
-                if self._place is None:
-                    self._place = await self.fs._place(self.path)
-                url, own = self._place
-                asking = self.fs._ask("GET", url, headers={**own, **headers})
+                fresh = path not in self._known
+                place = await self._of(path)
+                asking = self._fs._ask("GET", place[0], headers={**place[1], **headers})
                 try:
                     response = await stack.enter_async_context(asking)
                     break
                 except Refused as error:
                     if fresh or (error.status, error.code) != (403, STORE_CODE):
                         raise
-                    self._place, fresh = None, True  # its signature was for a while
+                    if self._known.get(path) is place:
+                        del self._known[path]
             yield response
+
+    async def _of(self, path: str) -> tuple[str, dict[str, str]]:
+        if path not in self._known:
+            if path not in self._asking:
+                self._asking[path] = asyncio.create_task(self._fs._place(path))
+            task = self._asking[path]
+            try:
+                self._known[path] = await asyncio.shield(task)
+            finally:
+                if task.done() and self._asking.get(path) is task:
+                    del self._asking[path]
+        return self._known[path]
+
+
+class _File(RangedFile):
+    """A file behind the proxy, read from the store itself where the server tells its place."""
+
+    _places: _Places | None = None
+
+    def ask(
+        self, headers: dict[str, str]
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._places is None:
+            self._places = _Places(self.fs)
+        return self._places.ask(self.path, headers)
 
     async def _trying(self, act: Any, *args: Any) -> Any:
         return await self.fs._persist(functools.partial(act, *args), self.path)
