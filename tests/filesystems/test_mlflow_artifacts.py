@@ -190,13 +190,15 @@ WRITES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("how", WRITES)
+@pytest.mark.parametrize(
+    ("how", "scheme"), [*((how, "mlflow-artifacts") for how in WRITES), ("put many", "runs")]
+)
 def test_what_is_interrupted_is_not_published_later(
-    front: Reverse, base: str, how: str, tmp_path: Path
+    front: Reverse, base: str, how: str, scheme: str, tmp_path: Path
 ) -> None:
     local = tmp_path / "local"
     local.write_bytes(b"new")
-    fs, root = located(base)
+    fs, root = located(base if scheme != "runs" else f"runs:/{base.split('/')[2]}")
     fs.pipe_file(f"{root}/file", b"old")
 
     pressing = threading.Timer(0.3, interrupt)
