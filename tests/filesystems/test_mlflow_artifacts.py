@@ -241,6 +241,24 @@ def test_parts_that_are_interrupted_are_aborted(
     assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
 
 
+def test_an_upload_that_is_interrupted_while_it_begins_is_aborted(
+    front: Reverse, base: str, tmp_path: Path
+) -> None:
+    fs, root = located(base)
+
+    def slow(request: Request) -> Answer | None:
+        if "/mpu/create/" in request.path:
+            interrupt()
+            time.sleep(0.3)
+        return None
+
+    front.answer = slow
+    with pytest.raises(KeyboardInterrupt):
+        fs.pipe_file(f"{root}/file", LARGE)
+    assert len(front.asked("POST", "/mpu/abort/")) == 1
+    assert not fs.exists(f"{root}/file")
+
+
 class Tree(Callback):
     """Gives each file a callback."""
 

@@ -556,7 +556,16 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         folder, _, name = path.rpartition("/")
         try:
             asked = {"path": name, "num_parts": len(starts)}
-            answer = await self._json("POST", wire.below(wire.CREATE, folder), json=asked)
+            create = self._json("POST", wire.below(wire.CREATE, folder), json=asked)
+            creating = asyncio.create_task(create)
+            try:
+                answer = await asyncio.shield(creating)
+            except asyncio.CancelledError:
+                # Who knows no upload's name cannot abort it.
+                with contextlib.suppress(Exception):
+                    begun = wire.Upload.of(await creating)
+                    await self._abort(path, begun)
+                raise
         except Refused as error:
             unknown = error.status == 404 and not error.code  # by an older server
             if unknown or wire.is_unsupported(error.status, str(error)):
@@ -583,9 +592,14 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             await self._json("POST", complete, json={**told, "parts": done})
         except BaseException:  # also where it is cancelled
             with contextlib.suppress(Exception):  # it is the first error that tells what happened
-                await self._json("POST", wire.below(wire.ABORT, folder), json=told)
+                await self._abort(path, upload)
             raise
         return True
+
+    async def _abort(self, path: str, upload: wire.Upload) -> None:
+        folder, _, name = path.rpartition("/")
+        told = {"path": name, "upload_id": upload.upload_id}
+        await self._json("POST", wire.below(wire.ABORT, folder), json=told)
 
     # ---- Deleting --------------------------------------------------------------------------
 
