@@ -1015,6 +1015,7 @@ class _Proxied(Harbour):
     def waits(self, fs: Any) -> float | None:
         seconds: float | None = fs.client._timeout.sock_read
         return seconds
+
     _decoded = "MLflow's server decodes '%41', and refuses '#': another file could be meant"
     _decoy = "one of the decoys is such a name"
     _anywhere = "the server makes whatever is above a file that is written"
