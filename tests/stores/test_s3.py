@@ -10,10 +10,12 @@ import logging
 import pickle
 import random
 import re
+import signal
 import threading
 import time
 
 import pytest
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.environment import Environment
@@ -282,6 +284,20 @@ def test_a_failed_large_write_leaves_no_upload_behind(fs, bucket):
         raise ZeroDivisionError
     assert fs.list_multipart_uploads(bucket) == []
     assert not fs.exists(f"{bucket}/x")
+
+
+def test_an_interrupted_put_leaves_no_upload_behind(fs, bucket, tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * 12_000_000)
+    fs.pipe_file(f"{bucket}/file", b"old")
+    told = Callback()
+    told.relative_update = lambda inc: signal.pthread_kill(
+        threading.main_thread().ident, signal.SIGINT
+    )
+    given = {"chunksize": 5 * 2**20, "max_concurrency": 1}
+    with pytest.raises(KeyboardInterrupt):
+        fs.put_file(str(tmp_path / "large"), f"{bucket}/file", callback=told, **given)
+    assert fs.list_multipart_uploads(bucket) == []
+    assert fs.cat_file(f"{bucket}/file") == b"old"
 
 
 def test_more_than_a_page_is_deleted_and_no_sibling(fs, bucket):
