@@ -21,6 +21,7 @@ import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
+from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.uri import parse
 from tests.servers import moto, silent, tcp_proxy
 from tests.servers.fixtures import started
@@ -946,3 +947,20 @@ def test_nothing_is_got_outside_of_its_target(moto_server, fs, bucket, tmp_path)
         with pytest.raises(ValueError, match="outside"):
             fs.get(f"{bucket}/{folder}", str(target), recursive=True)
         assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("secret", ["begins with b".replace(" ", "-"), "Bearer", "plain"])
+def test_no_letter_of_a_secret_is_logged(secret):
+    record = logging.LogRecord(
+        "botocore.parsers",
+        logging.DEBUG,
+        "",
+        0,
+        "<SecretAccessKey>%s</SecretAccessKey>",
+        (secret,),
+        None,
+    )
+    hide_secrets()
+    for each in logging.getLogger("botocore.parsers").filters:
+        assert each(record)
+    assert record.getMessage() == "<SecretAccessKey><hidden></SecretAccessKey>"
