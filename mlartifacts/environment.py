@@ -12,16 +12,22 @@ from mlartifacts.errors import InvalidConfig
 
 __all__ = ["Environment", "values"]
 
+# What a socket can be told: 24 days.
+_MOST_SECONDS = (2**31 - 1) // 1000
+
 _TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
 
 
 @functools.lru_cache
-def _encoded(names: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(os.environ.encodekey(name) for name in names)
+def _encoded(names: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    files = tuple(name for name in names if name.startswith("~/"))
+    return tuple(os.environ.encodekey(name) for name in names if name not in files), files
 
 
 def values(names: tuple[str, ...]) -> tuple[Any, ...]:
     """The process's values of variables, to be compared or hashed.
+
+    A name that begins with ``~/`` is a file's, and its value changes when the file does.
 
     It is asked at every open, and ``os.environ.get`` takes a microsecond for each variable that
     is unset; the dictionary that it wraps takes a twentieth of that. What it holds is not copied:
@@ -30,7 +36,17 @@ def values(names: tuple[str, ...]) -> tuple[Any, ...]:
     data = getattr(os.environ, "_data", None)
     if not isinstance(data, dict):
         data = {os.environ.encodekey(name): value for name, value in os.environ.items()}
-    return tuple([data.get(name) for name in _encoded(names)])
+    variables, files = _encoded(names)
+    found = [data.get(name) for name in variables]
+    return tuple(found + [_version(file) for file in files] if files else found)
+
+
+def _version(file: str) -> tuple[int, ...] | None:
+    try:
+        about = os.stat(os.path.expanduser(file))
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 class Environment:
@@ -124,6 +140,9 @@ class Environment:
     def timeout(self, name: str) -> int | None:
         """Seconds in the variable `name`: a positive number, or -1 for no limit."""
         seconds = self.integer(name)
-        if seconds is not None and seconds != -1 and seconds <= 0:
-            raise InvalidConfig(f"{name}={seconds}: it takes seconds above 0, or -1 for no limit.")
+        if seconds is not None and seconds != -1 and not 0 < seconds <= _MOST_SECONDS:
+            raise InvalidConfig(
+                f"{name}={seconds}: it takes seconds above 0, at most {_MOST_SECONDS}, or -1 for"
+                " no limit."
+            )
         return seconds

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import functools
 import inspect
@@ -46,6 +47,7 @@ __all__ = [
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
+    "mirrored",
     "synced",
     "texts",
 ]
@@ -63,6 +65,9 @@ _MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
 _DEEPEST = 500
 
 _TEXT = ("encoding", "errors", "newline")
+
+# How long Ctrl-C waits for what is to be tidied up: the parts of an upload, say.
+_STOP_SECONDS = 1.0
 
 _ERRNO_OF: dict[type[OSError], int] = {
     FileNotFoundError: errno.ENOENT,
@@ -93,7 +98,7 @@ def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def call(self: ArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
-            with self._explaining(_about(method.__name__, args, kwargs)):
+            with _partaking(), self._explaining(_about(method.__name__, args, kwargs)):
                 return await method(self, *args, **kwargs)
 
     else:
@@ -107,25 +112,92 @@ def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def synced(loop: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+class _Run:
+    """What one call of :func:`synced` has on its way, so that all of it can be stopped."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.state = "waiting"
+
+    async def stop(self) -> None:
+        """Cancel everything, and wait a while for what it does at its end."""
+        self.state = "stopped"
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+
+
+_run: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_run", default=None)
+
+
+@contextlib.contextmanager
+def _partaking() -> Iterator[None]:
+    """Count the current task to those of the run, whose context it inherited.
+
+    fsspec transfers many files by tasks that outlive the one that made them.
+    """
+    run, task = _run.get(), asyncio.current_task()
+    if run is None or task is None or task in run.tasks:
+        yield
+        return
+    if run.state == "stopped":
+        raise asyncio.CancelledError
+    run.tasks.add(task)
+    try:
+        yield
+    finally:
+        run.tasks.discard(task)
+
+
+def synced(
+    loop: Any,
+    method: Callable[..., Any],
+    *args: Any,
+    timeout: float | None = None,
+    **kwargs: Any,
+) -> Any:
     """Run a coroutine to its end, as fsspec's ``sync``, with the coroutine's own timeouts.
 
-    fsspec puts one of its own, without a file's name, in the place of every ``TimeoutError``.
+    fsspec puts one of its own, without a file's name, in the place of every ``TimeoutError``;
+    and it leaves the coroutine running where Ctrl-C ends the waiting, so that a write that was
+    interrupted is published afterwards. Here the coroutine is cancelled.
     """
+    run = _Run()
+
+    async def whole() -> Any:
+        _run.set(run)
+        with _partaking():
+            try:
+                return await method(*args, **kwargs)
+            finally:
+                run.state = "ended"
+
+    def begin() -> Any:
+        run.state = "begun"
+        return whole()
+
     try:
-        return sync(loop, method, *args, **kwargs)
+        return sync(loop, begin, timeout=timeout)
     except FSTimeoutError as error:
         cause = error.__cause__
         if isinstance(cause, TimeoutError) and cause.filename is not None:
             raise cause from cause.__cause__
         raise
+    except BaseException:
+        if run.state == "begun":  # it is the waiting that ended
+            stopping = asyncio.run_coroutine_threadsafe(run.stop(), loop)
+            with contextlib.suppress(TimeoutError):
+                stopping.result(2 * _STOP_SECONDS)
+        raise
 
 
-def _mirrored(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a plain method of a coroutine, as fsspec does."""
+def mirrored(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a plain method of a coroutine, as fsspec does, for what has a loop."""
 
     @functools.wraps(method)
-    def call(self: AsyncArtifactFileSystem, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return synced(self.loop, method, self, *args, **kwargs)
 
     return call
@@ -582,7 +654,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
             # Where a driver mirrors a coroutine itself, it mirrors its own, not ours.
             default = getattr(AbstractFileSystem, name, None)
             if getattr(cls, name, None) is default or name in _MIRRORED:
-                setattr(cls, name, _mirrored(method))
+                setattr(cls, name, mirrored(method))
 
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         try:

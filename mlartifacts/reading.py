@@ -15,7 +15,11 @@ from typing import Any, ClassVar
 
 from fsspec.caching import BaseCache, register_cache
 
-__all__ = ["ProportionalCache", "checked"]
+__all__ = ["UNPACKED", "ProportionalCache", "checked"]
+
+#: Headers of HTTP that ask for bytes as they are stored: a range of what a server packs for the
+#: way is none of the file's.
+UNPACKED = {"Accept-Encoding": "identity"}
 
 Fetcher = Callable[[int, int], bytes]
 

@@ -13,19 +13,29 @@ import functools
 import json
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 import yarl
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
-from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Patience, Refused, refusal
-from mlartifacts.tracking.login import Login
+from mlartifacts.proxy import wire
+from mlartifacts.reading import UNPACKED
+from mlartifacts.tracking.connection import (
+    TRANSIENT,
+    NotMLflow,
+    Patience,
+    Refused,
+    address,
+    refusal,
+)
+from mlartifacts.tracking.login import AUTHORITY, Login, basic
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["STORE", "Client", "Options"]
+__all__ = ["STORE", "Client", "OfLoop", "Options"]
 
 #: The code of an error that is the store's, not the proxy's.
 STORE = "STORE"
@@ -35,14 +45,45 @@ _CA_BUNDLE = "AWS_CA_BUNDLE"
 
 _CONNECT_SECONDS = 30
 _HOPS = 10
+_NO_URL = "the server gives something for a URL that is none"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # These ask for the same with the same method and body.
 _REPEATING = frozenset({307, 308})
-# Bytes as they are stored: a range of what a server packs for the way is none of the file's.
-_UNPACKED = {"Accept-Encoding": "identity", "User-Agent": "mlartifacts"}
+_ALWAYS = {**UNPACKED, "User-Agent": "mlartifacts"}
 
 Options = Mapping[str, Any]
 T = TypeVar("T")
+
+
+class OfLoop(Generic[T]):
+    """Something that works in the event loop alone that it was made in: one for each.
+
+    An asynchronous program that calls ``asyncio.run`` twice has two loops, and one filesystem.
+
+    Parameters
+    ----------
+    make : callable
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+
+    def known(self) -> T | None:
+        """The running loop's, if it is there."""
+        return self._made.get(asyncio.get_running_loop())
+
+    def get(self) -> T:
+        """The running loop's."""
+        known = self.known()
+        return self.again() if known is None else known
+
+    def again(self) -> T:
+        """A new one for the running loop; those of loops that have ended are forgotten."""
+        for loop in [loop for loop in self._made if loop.is_closed()]:
+            self._made.pop(loop, None)
+        made = self._made[asyncio.get_running_loop()] = self._make()
+        return made
 
 
 class Client:
@@ -61,10 +102,12 @@ class Client:
     ------
     InvalidConfig
         A setting of the login, of TLS or of a timeout cannot be used.
+    InvalidURI
+        The server's URL cannot be one.
     """
 
     def __init__(self, server: ArtifactURI, environment: Environment, anon: bool = False) -> None:
-        self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+        self.url = address(server)
         self._origin = yarl.URL(self.url).origin()
         login = Login.of(server, environment)
         self.anon = anon
@@ -80,24 +123,32 @@ class Client:
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=wait and min(wait, _CONNECT_SECONDS), sock_read=wait
         )
-        self.session: aiohttp.ClientSession | None = None
+        self._sessions = OfLoop(self._session)
 
     @property
     def known(self) -> bool:
         """Whether the server is told who asks."""
         return self._authorization is not None
 
+    @property
+    def session(self) -> aiohttp.ClientSession | None:
+        """The connections of the running loop, where they are open."""
+        session = self._sessions.known()
+        return None if session is None or session.closed else session
+
     def connect(self) -> aiohttp.ClientSession:
-        """The connections, made in the running loop at the first request."""
-        if self.session is None:
-            self.session = aiohttp.ClientSession(
-                # Where a person's network has a proxy of the other kind, it is named there.
-                trust_env=True,
-                timeout=self._timeout,
-                # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
-                auto_decompress=False,
-            )
-        return self.session
+        """The connections, made in the running loop at the first request, or again."""
+        session = self._sessions.get()
+        return self._sessions.again() if session.closed else session
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            # Not trust_env: it would read logins from ~/.netrc, beside ours or where none is
+            # to be told. What else it does, _way does.
+            timeout=self._timeout,
+            # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
+            auto_decompress=False,
+        )
 
     @contextlib.asynccontextmanager
     async def ask(
@@ -127,15 +178,18 @@ class Client:
         Refused
             The answer is an error; one about ranges (416) is none. Of a store, :data:`STORE` is
             its code.
-        aiohttp.ClientError, TimeoutError
-            There is no answer.
+        aiohttp.ClientError, TimeoutError, OSError
+            There is no answer. None shows a URL, which may be a presigned one.
         """
         own = url.startswith("/")
-        target = yarl.URL(self.url + url if own else url, encoded=True)
+        target = _url(self.url + url if own else url)
         for _ in range(_HOPS):
-            told = {**_UNPACKED, **(headers or {})}
+            told = {**_ALWAYS, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
+            way = _way(target)
+            if target.scheme == "http":  # which the proxy itself is asked for, by the same headers
+                told |= way.pop("proxy_headers", {})
             tls = self._tls() if own and target.scheme == "https" else self._store_tls
             unread = _Watched(body)
             try:
@@ -147,6 +201,7 @@ class Client:
                     # A signature holds for the headers that were signed, and no type was.
                     skip_auto_headers=() if own else ("Content-Type",),
                     ssl=tls,
+                    **way,
                     data=unread.pieces() if body else None,
                     **options,
                 ) as response:
@@ -156,12 +211,28 @@ class Client:
                         yield response
                         return
                     target = self._redirected(method, target, response)
+            except aiohttp.ClientConnectorCertificateError as error:
+                who = AUTHORITY if own else _CA_BUNDLE
+                reason = (
+                    f"{error.host}:{error.port} shows a certificate that is not trusted"
+                    f" ({error.certificate_error}): {who} can name another authority"
+                )
+                raise ConnectionAbortedError(errno.ECONNABORTED, reason) from None
             except aiohttp.ClientConnectorError:
                 raise
+            except aiohttp.ServerTimeoutError:
+                raise aiohttp.ServerTimeoutError("no answer in time") from None
+            except aiohttp.InvalidURL:
+                raise wire.BadAnswer(_NO_URL) from None
+            except aiohttp.ClientHttpProxyError as error:
+                reason = f"the network's proxy says {error.status} {error.message}"
+                raise OSError(errno.EPROTO, reason) from None
+            except aiohttp.ClientResponseError as error:
+                said = error.message.partition("\n")[0]
+                raise wire.BadAnswer(f"what answers speaks no HTTP: {said}") from None
             except aiohttp.ClientOSError as error:
                 if unread.failure is not None:
                     raise unread.failure from None
-                # Its own words show the URL, and so the signature of a presigned one.
                 number = error.errno or errno.ECONNABORTED
                 raise aiohttp.ClientOSError(number, os.strerror(number)) from None
             options.pop("params", None)
@@ -170,7 +241,7 @@ class Client:
     def _redirected(
         self, method: str, asked: yarl.URL, response: aiohttp.ClientResponse
     ) -> yarl.URL:
-        target = asked.join(yarl.URL(response.headers["Location"], encoded=True))
+        target = asked.join(_url(response.headers["Location"]))
         if target.scheme not in {"https", asked.scheme}:
             raise OSError(errno.EPROTO, f"{self.url} redirects to plain text")
         if method != "GET" and response.status not in _REPEATING:
@@ -266,6 +337,45 @@ async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:
         return refusal(response.status, await response.read(), after)
     # What a store says of a signed URL can show the signature.
     return Refused(response.status, STORE, f"the store says {response.status}", after)
+
+
+def _url(url: str) -> yarl.URL:
+    """What a server gives as a URL, percent-encoded."""
+    try:
+        parsed = yarl.URL(url, encoded=True)
+        # What is parsed late, and what a resolver would refuse.
+        _ = parsed.port, (parsed.raw_host or "").encode("idna")
+        return parsed
+    except ValueError:
+        raise wire.BadAnswer(_NO_URL) from None
+
+
+def _way(url: yarl.URL) -> dict[str, Any]:
+    """The network's proxy through which a server is reached, as the environment names it.
+
+    Returns
+    -------
+    dict
+        aiohttp's options.
+
+    Raises
+    ------
+    InvalidConfig
+        What it names is no URL.
+    """
+    named = urllib.request.getproxies().get(url.scheme)
+    host = url.host_port_subcomponent
+    if not named or host is None or urllib.request.proxy_bypass(host):
+        return {}
+    try:
+        proxy = yarl.URL(named if "://" in named else f"http://{named}")
+        user, password = proxy.user, proxy.password
+        proxy = proxy.with_user(None)
+    except ValueError:
+        # Its own words show what may be a password's.
+        raise InvalidConfig(f"{url.scheme.upper()}_PROXY is no URL of a proxy.") from None
+    login = {} if user is None else {"Proxy-Authorization": basic(user, password or "")}
+    return {"proxy": proxy, "proxy_headers": login}
 
 
 def _store_tls(environment: Environment) -> ssl.SSLContext | bool:

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote, urlparse, urlunparse
+from urllib.parse import quote, unquote, urlparse, urlsplit, urlunparse
 
 __all__ = [
     "ABORT",
@@ -145,7 +145,7 @@ class Presigned:
     def of(cls, answer: Mapping[str, Any]) -> Presigned:
         """What a server answers."""
         size = answer.get("file_size")
-        return cls(_url(answer), answer.get("headers") or {}, None if size is None else int(size))
+        return cls(_url(answer), _headers(answer), None if size is None else int(size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Upload:
     def of(cls, answer: Mapping[str, Any]) -> Upload:
         """What a server answers."""
         parts = (
-            Part(int(each["part_number"]), _url(each), each.get("headers") or {})
+            Part(int(each["part_number"]), _url(each), _headers(each))
             for each in answer.get("credentials", [])
         )
         return cls(answer.get("upload_id"), tuple(sorted(parts, key=lambda part: part.number)))
@@ -225,6 +225,17 @@ def is_unsupported(status: int, message: str) -> bool:
 
 def _url(answer: Mapping[str, Any]) -> str:
     url = answer.get("url")
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise BadAnswer("the server gives no URL where it should")
-    return url
+    if isinstance(url, str):
+        with contextlib.suppress(ValueError):  # whose words show the URL
+            parts = urlsplit(url)
+            if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+                return url
+    raise BadAnswer("the server gives no URL where it should")
+
+
+def _headers(answer: Mapping[str, Any]) -> dict[str, str]:
+    headers = answer.get("headers") or {}
+    told = {str(name): str(value) for name, value in headers.items()}
+    if not all(text.isprintable() for each in told.items() for text in each):
+        raise BadAnswer("the server gives headers that no request can have")
+    return told

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import ssl
 import time
 import urllib.error
@@ -30,7 +31,9 @@ __all__ = [
     "NotMLflow",
     "Patience",
     "Refused",
+    "address",
     "refusal",
+    "refuse_without_scheme",
     "refused_login",
 ]
 
@@ -38,11 +41,17 @@ _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _BACKOFF = "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
+# A host and a port, and no "//".
+_NO_SCHEME = re.compile(r"(?!file:)(\[[\w.:]+\]|[\w.-]{2,}):\d{1,5}(/.*)?")
+
 #: What decides how long a server is asked.
 VARIABLES = (_RETRIES, _BACKOFF, _TIMEOUT)
 
 #: What a server says when another try may go well.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+# More tries, or seconds between them, nobody means.
+_MOST = 1_000_000
 
 # The longest that is waited between two tries, and believed of a server's Retry-After.
 _LONGEST_WAIT = 120.0
@@ -94,6 +103,46 @@ class NotMLflow(OSError):
     """An answer that MLflow would not give, not at this endpoint at least."""
 
 
+def refuse_without_scheme(uri: str) -> None:
+    """Refuse ``localhost:5000``, which reads as a path or as a scheme.
+
+    Raises
+    ------
+    InvalidConfig
+        The tracking URI is such a one.
+    """
+    if _NO_SCHEME.fullmatch(uri):
+        raise InvalidConfig(f"The tracking URI {uri} has no scheme: write http://{uri}.")
+
+
+def address(server: ArtifactURI) -> str:
+    """The URL of a server, to which routes are appended.
+
+    Raises
+    ------
+    InvalidURI
+        It has no host, or something that no server's URL has; a fragment, copied from a browser,
+        would be cut off by every request, and its answer be that of another route.
+    """
+    if not server.host:
+        raise InvalidURI(f"The server's URL {server} names no host.")
+    _ = server.port
+    url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+    for mark in "?#":
+        if mark in url:
+            clean = url.partition(mark)[0].rstrip("/")
+            raise InvalidURI(f"The server's URL {server} has a {mark!r}: write {clean}.")
+    if not url.isprintable() or " " in url:
+        raise InvalidURI(f"The server's URL {str(server)!r} has a space.")
+    try:
+        server.host.encode("idna")
+    except UnicodeError:
+        raise InvalidURI(f"The server's URL {str(server)!a} names no valid host.") from None
+    if not server.path.isascii():
+        raise InvalidURI(f"The path of the server's URL {str(server)!a} is to be encoded.")
+    return url
+
+
 class Patience:
     """How often, and how long, a server is asked.
 
@@ -103,14 +152,20 @@ class Patience:
     Raises
     ------
     InvalidConfig
-        One of them is no number, or below 0.
+        One of them is no number, below 0, or beyond all measure.
+
+    Attributes
+    ----------
+    retries, backoff : int
+    timeout : int
+        Seconds; -1 for no limit.
     """
 
     def __init__(self, environment: Environment) -> None:
         def number(name: str, default: int) -> int:
             value = environment.integer(name)
-            if value is not None and value < 0:
-                raise InvalidConfig(f"{name}={value}: it takes a number that is not below 0.")
+            if value is not None and not 0 <= value <= _MOST:
+                raise InvalidConfig(f"{name}={value}: it takes a number from 0 to {_MOST}.")
             return default if value is None else value
 
         self.retries = number(_RETRIES, 7)
@@ -125,7 +180,7 @@ class Patience:
                     return min(float(retry_after), _LONGEST_WAIT)
                 when = email.utils.parsedate_to_datetime(retry_after).timestamp()
                 return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
-        longest = min(self.backoff * 2.0 ** (tries - 1), _LONGEST_WAIT)
+        longest = min(self.backoff * 2.0 ** min(tries - 1, 10), _LONGEST_WAIT)
         return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
 
 
@@ -140,11 +195,10 @@ class Connection:
     """
 
     def __init__(self, server: ArtifactURI, environment: Environment) -> None:
-        if not server.netloc:
-            raise InvalidURI(f"The tracking URI {server} names no host.")
-        self.url = f"{server.scheme}://{server.netloc}{server.path.rstrip('/')}"
+        self.url = address(server)
         self._login = Login.of(server, environment)
         self._patience = Patience(environment)
+        self._timeout = None if self._patience.timeout == -1 else self._patience.timeout
         context = functools.lru_cache(1)(self._login.context)
         if server.scheme == "https":
             context()  # a setting that cannot be used is told here
@@ -183,7 +237,7 @@ class Connection:
                 request.add_unredirected_header("Authorization", self._login.authorization)
             retry_after = None
             try:
-                with self._opener.open(request, timeout=self._patience.timeout) as answer:
+                with self._opener.open(request, timeout=self._timeout) as answer:
                     return self._read(answer.read())
             except urllib.error.HTTPError as error:
                 with error:
@@ -191,6 +245,9 @@ class Connection:
                 if error.code not in TRANSIENT or tries > self._patience.retries:
                     raise self._refusal(error.code, said) from error
                 retry_after = error.headers.get("Retry-After")
+            except (http.client.InvalidURL, UnicodeError) as error:
+                reason = "the server redirects to something that is no URL"
+                raise NotMLflow(errno.EPROTO, reason, self.url) from error
             except (OSError, http.client.HTTPException) as error:
                 broken = _reason(error)
                 again = isinstance(

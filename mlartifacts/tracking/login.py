@@ -12,17 +12,19 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["VARIABLES", "Login"]
+__all__ = ["AUTHORITY", "VARIABLES", "Login", "basic"]
 
 _USERNAME = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  (a variable's name)
 _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  (a variable's name)
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
-_AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+#: Says who issues the certificates that are trusted.
+AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+_FILE = "~/.mlflow/credentials"
 _CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 
-#: What decides about a login.
-VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, _AUTHORITY, _CERTIFICATE, "HOME")
+#: What decides about a login: variables, and a file.
+VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, AUTHORITY, _CERTIFICATE, "HOME", _FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,17 @@ class Login:
         Raises
         ------
         InvalidConfig
-            Settings of TLS contradict each other, or name files that are not there.
+            Settings of TLS contradict each other, or name files that are not there; or the login
+            has characters that no header can have.
         """
         insecure = bool(environment.boolean(_INSECURE))
-        authority, certificate = environment.text(_AUTHORITY), environment.text(_CERTIFICATE)
+        authority, certificate = environment.text(AUTHORITY), environment.text(_CERTIFICATE)
         if insecure and authority:
             raise InvalidConfig(
-                f"{_INSECURE} turns the check of certificates off and {_AUTHORITY} says whom to"
+                f"{_INSECURE} turns the check of certificates off and {AUTHORITY} says whom to"
                 " trust: set one of the two."
             )
-        for name, path in ((_AUTHORITY, authority), (_CERTIFICATE, certificate)):
+        for name, path in ((AUTHORITY, authority), (_CERTIFICATE, certificate)):
             if path is not None and not os.path.exists(path):
                 raise InvalidConfig(f"{name}={path!r}: there is no such file.")
         return cls(_authorization(server, environment), not insecure, authority, certificate)
@@ -84,7 +87,7 @@ class Login:
                 capath=self.authority if directory else None,
             )
         except (ssl.SSLError, OSError) as error:
-            raise InvalidConfig(f"{_AUTHORITY}={self.authority!r}: {error}") from error
+            raise InvalidConfig(f"{AUTHORITY}={self.authority!r}: {error}") from error
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -98,22 +101,33 @@ class Login:
 
 def _authorization(server: ArtifactURI, environment: Environment) -> str | None:
     if server.username is not None:
-        return _basic(server.username, server.secret() or "")
+        return _encoded(f"The login of {server}", server.username, server.secret() or "")
     in_file = _credentials_file()
     username = environment.text(_USERNAME) or in_file.get(_USERNAME.lower())
     password = environment.text(_PASSWORD) or in_file.get(_PASSWORD.lower())
     if username and password:
-        return _basic(username, password)
-    token = environment.text(_TOKEN)
+        return _encoded(f"{_USERNAME} or {_PASSWORD}", username, password)
+    # Files have a newline at their end, and variables are set from files.
+    token = (environment.text(_TOKEN) or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidConfig(f"{_TOKEN} has a character that no header can have.")
     return f"Bearer {token}" if token else None
 
 
-def _basic(username: str, password: str) -> str:
+def _encoded(named: str, username: str, password: str) -> str:
+    try:
+        return basic(username, password)
+    except UnicodeEncodeError:  # which has the password
+        raise InvalidConfig(f"{named} has bytes that are no UTF-8.") from None
+
+
+def basic(username: str, password: str) -> str:
+    """A header's value for a user and a password."""
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 def _credentials_file() -> dict[str, str]:
-    path = os.path.expanduser("~/.mlflow/credentials")
+    path = os.path.expanduser(_FILE)
     config = configparser.ConfigParser(interpolation=None)
     try:
         config.read(path, encoding="utf-8")

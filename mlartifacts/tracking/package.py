@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 from collections.abc import Iterator
 from typing import Any
 
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.tracking.source import RunPlace
-from mlartifacts.uri import ArtifactURI
+from mlartifacts.uri import ArtifactURI, redact
 
 __all__ = ["PackageSource"]
 
@@ -27,7 +28,7 @@ class PackageSource:
     Raises
     ------
     InvalidConfig
-        mlflow is not installed.
+        mlflow is not installed, or knows no such URI.
     """
 
     def __init__(self, uri: str, shown: ArtifactURI) -> None:
@@ -39,7 +40,14 @@ class PackageSource:
                 " mlflow package, which is not installed. Install mlflow, or set"
                 " MLFLOW_TRACKING_URI to the URL of a server."
             ) from error
-        self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            self._client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except mlflow.exceptions.MlflowException:
+            # Its own words may show a password.
+            raise InvalidConfig(
+                f"The tracking URI {shown} is none that the mlflow package can use: set"
+                " MLFLOW_TRACKING_URI to the URL of a server, a folder or a database."
+            ) from None
 
     def run(self, run_id: str) -> RunPlace:  # noqa: D102
         with _missing():
@@ -51,7 +59,8 @@ class PackageSource:
         found: dict[str, tuple[int, str]] = {}
         token = None
         while True:
-            page = self._client.search_logged_models([experiment_id], page_token=token)
+            with _missing():
+                page = self._client.search_logged_models([experiment_id], page_token=token)
             for model in page:
                 if model.source_run_id == run_id:  # Databricks has no filter by it
                     dated = model.creation_timestamp, model.artifact_location
@@ -84,10 +93,13 @@ class PackageSource:
 
 @contextlib.contextmanager
 def _missing() -> Iterator[None]:
+    """Tell what is not there, in words of Python's own."""
     try:
         yield
     except Exception as error:
-        code = getattr(error, "error_code", "")
+        code = getattr(error, "error_code", None)
         if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
             raise LookupError(str(error)) from error
-        raise
+        if code is None:  # not mlflow's
+            raise
+        raise OSError(errno.EIO, f"the mlflow package says: {redact(str(error))}") from error

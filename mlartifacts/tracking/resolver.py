@@ -20,7 +20,7 @@ from urllib.parse import quote
 from mlartifacts.environment import Environment, values
 from mlartifacts.errors import InvalidConfig, InvalidURI, Unresolved
 from mlartifacts.tracking import connection, login
-from mlartifacts.tracking.connection import Connection
+from mlartifacts.tracking.connection import Connection, refuse_without_scheme
 from mlartifacts.tracking.files import FileSource
 from mlartifacts.tracking.logical import LoggedModel, Run, Version, split_model, split_run
 from mlartifacts.tracking.package import PackageSource
@@ -240,6 +240,7 @@ def below(uri: str, path: str) -> str:
 
 
 def _source(uri: str, environment: Environment) -> Source:
+    refuse_without_scheme(uri)
     server = parse(uri)
     if server.scheme in {"http", "https"}:
         return RestSource(Connection(server, environment))

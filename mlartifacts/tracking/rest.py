@@ -24,8 +24,9 @@ class RestSource:
         self._connection = connection
 
     def run(self, run_id: str) -> RunPlace:  # noqa: D102
-        with self._answered():
-            run = self._connection.get("mlflow/runs/get", run_id=run_id)["run"]
+        answer = self._get("mlflow/runs/get", run_id=run_id)
+        with self._reading():
+            run = answer["run"]
             info = run["info"]
             models = run.get("outputs", {}).get("model_outputs", [])
             return RunPlace(_text(info["artifact_uri"]), _text(info["experiment_id"]), bool(models))
@@ -42,7 +43,7 @@ class RestSource:
                 answer = self._connection.post("mlflow/logged-models/search", body)
             except NotMLflow:
                 return {}  # a server before MLflow 3, which knows no logged models
-            with self._answered():
+            with self._reading():
                 for model in answer.get("models", []):
                     info, name = model["info"], _text(model["info"]["name"])
                     dated = int(info.get("creation_timestamp_ms", 0)), _text(info["artifact_uri"])
@@ -52,45 +53,56 @@ class RestSource:
             body["page_token"] = answer["next_page_token"]
 
     def logged_model(self, model_id: str) -> str:  # noqa: D102
-        with self._answered():
-            answer = self._connection.get(f"mlflow/logged-models/{quote(model_id, safe='')}")
+        answer = self._get(f"mlflow/logged-models/{quote(model_id, safe='')}")
+        with self._reading():
             return _text(answer["model"]["info"]["artifact_uri"])
 
     def by_alias(self, name: str, alias: str) -> str:  # noqa: D102
-        with self._answered():
-            answer = self._connection.get("mlflow/registered-models/alias", name=name, alias=alias)
+        answer = self._get("mlflow/registered-models/alias", name=name, alias=alias)
+        with self._reading():
             return str(int(answer["model_version"]["version"]))
 
     def latest(self, name: str, stage: str | None) -> str:  # noqa: D102
         body: dict[str, Any] = {"name": name}
         if stage is not None:
             body["stages"] = [stage]
-        with self._answered():
+        with _missing():
             answer = self._connection.post("mlflow/registered-models/get-latest-versions", body)
+        with self._reading():
             versions = [int(each["version"]) for each in answer.get("model_versions", [])]
         if not versions:
             raise LookupError(f"there is no version of it{f' in stage {stage!r}' if stage else ''}")
         return str(max(versions))
 
     def version(self, name: str, version: str) -> str:  # noqa: D102
-        with self._answered():
-            answer = self._connection.get(
-                "mlflow/model-versions/get-download-uri", name=name, version=version
-            )
+        answer = self._get("mlflow/model-versions/get-download-uri", name=name, version=version)
+        with self._reading():
             return _text(answer["artifact_uri"])
 
+    def _get(self, endpoint: str, **parameters: str) -> dict[str, Any]:
+        with _missing():
+            return self._connection.get(endpoint, **parameters)
+
     @contextlib.contextmanager
-    def _answered(self) -> Iterator[None]:
-        """Tell what is not there from an answer that is not MLflow's."""
+    def _reading(self) -> Iterator[None]:
+        """Tell an answer that is not MLflow's."""
         try:
             yield
-        except Refused as error:
-            if error.code in _MISSING or error.status == 404:
-                raise LookupError(str(error)) from error
-            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"what answers is no MLflow server: its JSON is another's ({error!r})"
+            said = type(error).__name__
+            reason = f"what answers is no MLflow server: its JSON is another's ({said})"
             raise NotMLflow(errno.EPROTO, reason, self._connection.url) from error
+
+
+@contextlib.contextmanager
+def _missing() -> Iterator[None]:
+    """Tell what is not there."""
+    try:
+        yield
+    except Refused as error:
+        if error.code in _MISSING or error.status == 404:
+            raise LookupError(str(error)) from error
+        raise
 
 
 def _text(value: object) -> str:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import errno
 import json
+import os
 import random
+import signal
+import threading
+import time
 import tracemalloc
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
@@ -166,6 +173,141 @@ def test_an_upload_that_fails_is_aborted(
     assert fs.cat_file(f"{root}/file") == b"old"
 
 
+def interrupt() -> None:
+    """Press Ctrl-C."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)
+
+
+WRITES: dict[str, Any] = {
+    "pipe_file": lambda fs, local, path: fs.pipe_file(path, b"new"),
+    "put_file": lambda fs, local, path: fs.put_file(local, path),
+    "put": lambda fs, local, path: fs.put(local, path),
+    "put many": lambda fs, local, path: fs.put([local, local], [path, f"{path}-2"]),
+    "pipe": lambda fs, local, path: fs.pipe({path: b"new", f"{path}-2": b"new"}),
+    "open": lambda fs, local, path: fs.open(path, "wb").close(),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "scheme"), [*((how, "mlflow-artifacts") for how in WRITES), ("put many", "runs")]
+)
+def test_what_is_interrupted_is_not_published_later(
+    front: Reverse, base: str, how: str, scheme: str, tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    local.write_bytes(b"new")
+    fs, root = located(base if scheme != "runs" else f"runs:/{base.split('/')[2]}")
+    fs.pipe_file(f"{root}/file", b"old")
+
+    pressing = threading.Timer(0.3, interrupt)
+
+    def busy(request: Request) -> Answer | None:
+        if request.method != "PUT":
+            return None
+        if len(front.asked("PUT")) == 1:
+            pressing.start()
+        return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    front.requests.clear()
+    front.answer = busy
+    with pytest.raises(KeyboardInterrupt):
+        WRITES[how](fs, str(local), f"{root}/file")
+    tries = len(front.asked("PUT"))
+    time.sleep(1.2)
+    assert len(front.asked("PUT")) == tries, "it is not tried again"
+    assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def test_parts_that_are_interrupted_are_aborted(
+    front: Reverse, moto_server: Moto, on_s3: MlflowServer, base: str, tmp_path: Path
+) -> None:
+    local = tmp_path / "large"
+    local.write_bytes(LARGE)
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+    for put in (fs.put_file, fs.put):
+        front.requests.clear()
+        with pytest.raises(KeyboardInterrupt):
+            # The callback of each file is a branch of one that is given to put.
+            hook = Hook(lambda: (interrupt(), time.sleep(0.2)), 3_000_000)
+            put(str(local), f"{root}/file", callback=hook if put == fs.put_file else Tree(hook))
+        assert len(front.asked("POST", "/mpu/abort/")) == 1
+        assert front.asked("POST", "/mpu/complete/") == []
+        assert fs.cat_file(f"{root}/file") == b"old"
+    bucket = urllib.parse.urlsplit(on_s3.artifacts).netloc
+    uploads = ElementTree.fromstring(moto_server.request("GET", f"/{bucket}?uploads"))
+    assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
+
+
+def test_an_upload_that_is_interrupted_while_it_begins_is_aborted(
+    front: Reverse, base: str, tmp_path: Path
+) -> None:
+    fs, root = located(base)
+
+    def slow(request: Request) -> Answer | None:
+        if "/mpu/create/" in request.path:
+            interrupt()
+            time.sleep(0.3)
+        return None
+
+    front.answer = slow
+    with pytest.raises(KeyboardInterrupt):
+        fs.pipe_file(f"{root}/file", LARGE)
+    assert len(front.asked("POST", "/mpu/abort/")) == 1
+    assert not fs.exists(f"{root}/file")
+
+
+class Tree(Callback):
+    """Gives each file a callback."""
+
+    def __init__(self, of_file: Callback) -> None:
+        super().__init__()
+        self.of_file = of_file
+
+    def branched(self, *args: Any, **kwargs: Any) -> Callback:
+        return self.of_file
+
+
+@pytest.mark.parametrize("size", [3_000_000, len(LARGE)])
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_a_file_that_changes_while_it_is_put(
+    front: Reverse, base: str, tmp_path: Path, size: int, change: str
+) -> None:
+    local = tmp_path / "log"
+    local.write_bytes(LARGE[:size])
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+
+    def grow() -> None:
+        with local.open("ab") as file:
+            file.write(b"more")
+
+    act = grow if change == "longer" else lambda: local.write_bytes(b"x")
+    with pytest.raises(OSError, match=change) as caught:
+        fs.put_file(str(local), f"{root}/file", callback=Hook(act))
+    assert caught.value.filename == f"{root}/file"
+    assert fs.cat_file(f"{root}/file") == b"old"
+
+
+def test_files_that_do_not_tell_their_size(front: Reverse, base: str, tmp_path: Path) -> None:
+    fs, root = located(base)
+    version = Path("/proc/version")
+    if version.exists():
+        fs.put_file(str(version), f"{root}/version")
+        assert fs.cat_file(f"{root}/version") == version.read_bytes() != b""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(LARGE,))
+    writer.start()
+    fs.put_file(str(tmp_path / "pipe"), f"{root}/pipe")
+    writer.join()
+    assert fs.cat_file(f"{root}/pipe") == LARGE
+    (tmp_path / "empty").write_bytes(b"")
+    fs.put_file(str(tmp_path / "empty"), f"{root}/empty")
+    assert fs.cat_file(f"{root}/empty") == b""
+
+
 def test_a_part_that_breaks_off_is_sent_again(
     front: Reverse, store: Proxy, base: str, tmp_path: Path
 ) -> None:
@@ -207,6 +349,50 @@ def test_reads_go_to_the_store_by_ranges(front: Reverse, store: Proxy, base: str
     assert not any("authorization" in request.headers for request in asked)
 
 
+def test_many_ranges_ask_once_where_the_file_is(front: Reverse, base: str) -> None:
+    fs, root = located(base)
+    paths = [f"{root}/large", f"{root}/small"]
+    fs.pipe(dict(zip(paths, (LARGE, b"0123456789"), strict=True)))
+    front.requests.clear()
+    starts = [n * 500_000 for n in range(20)] + [1, 2, 3]
+    ends = [start + 5 for start in starts]
+    found = fs.cat_ranges([paths[0]] * 20 + [paths[1]] * 3, starts, ends)
+    assert found[:20] == [LARGE[start : start + 5] for start in starts[:20]]
+    assert found[20:] == [b"12345", b"23456", b"34567"]
+    assert len(front.asked("GET", "/presigned/")) == 2
+    missing = [f"{root}/missing"] * 5
+    for error in fs.cat_ranges(missing, [0] * 5, [5] * 5):
+        assert isinstance(error, FileNotFoundError)
+    with pytest.raises(FileNotFoundError):
+        fs.cat_ranges(missing, [0] * 5, [5] * 5, on_error="raise")
+
+
+def test_a_place_that_expires_among_ranges(front: Reverse, base: str) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    served: list[Request] = []
+
+    def expiring(request: Request) -> Answer | None:
+        if "/presigned/" in request.path:
+            place = f"{front.url}/place/{len(served)}"
+            return Answer(200, json.dumps({"url": place, "file_size": len(LARGE)}).encode())
+        if not request.path.startswith("/place/"):
+            return None
+        if int(request.path.rpartition("/")[2]) + 3 <= len(served):
+            return Answer(403, b"<Error>Request has expired")
+        served.append(request)
+        first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
+        return Answer(206, LARGE[int(first) : int(last) + 1])
+
+    front.answer = expiring
+    starts = range(0, 1000, 100)
+    found = fs.cat_ranges(
+        [f"{root}/large"] * 10, list(starts), [each + 5 for each in starts], batch_size=1
+    )
+    assert found == [LARGE[each : each + 5] for each in starts]
+    assert len(front.asked("GET", "/presigned/")) == 4
+
+
 def test_a_large_file_is_got_in_parts(
     front: Reverse, store: Proxy, base: str, tmp_path: Path
 ) -> None:
@@ -243,6 +429,31 @@ def test_a_url_that_expired_is_asked_for_again(front: Reverse, base: str) -> Non
         file.seek(5_000_000)
         assert file.read(10) == LARGE[5_000_000:5_000_010]
     assert len(front.asked("GET", "/presigned/")) == 2
+
+
+def test_a_file_that_became_shorter(front: Reverse, base: str) -> None:
+    """What the store says of a range that is not there is none of the file's bytes."""
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", LARGE)
+    place = json.dumps({"url": f"{front.url}/place", "file_size": len(LARGE)}).encode()
+    gone = Answer(416, b"<Error>InvalidRange</Error>")
+    begun = {"Content-Range": f"bytes 0-99/{len(LARGE)}"}
+
+    def answer(request: Request) -> Answer | None:
+        if "/presigned/" in request.path:
+            return Answer(200, place)
+        if request.path != "/place":
+            return None
+        first = request.headers["Range"].startswith("bytes=0-")
+        return Answer(206, LARGE[:100], begun) if first else gone
+
+    front.answer = answer
+    with fs.open(f"{root}/large") as file:
+        file.seek(5_000_000)
+        with pytest.raises(OSError, match="no such bytes") as caught:
+            file.read(len(gone.body))
+    assert caught.value.errno == errno.ESTALE
+    assert caught.value.filename == f"{root}/large"
 
 
 def test_a_store_without_presigned_urls_is_read_through_the_server(
@@ -428,6 +639,34 @@ def test_tls_and_a_prefix(
         assert mlartifacts.open(f"{over_https}/a b").open().read() == b"\x02"
 
 
+def test_who_is_not_trusted(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server, or the store that its presigned URLs lead to: another variable each."""
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    with (
+        reverse_proxy.serve(mlflow_server.url) as front,
+        reverse_proxy.serve(mlflow_server.url, certificates_in=tmp_path / "tls") as store,
+    ):
+        given = json.dumps({"url": f"{store.url}/x?X-Amz-Signature=secret", "file_size": 1})
+        front.answer = lambda request: Answer(200, given.encode())
+        for server, named in (
+            (front.url, "AWS_CA_BUNDLE"),
+            (store.url, "MLFLOW_TRACKING_SERVER_CERT_PATH"),
+        ):
+            fs, _ = located("mlflow-artifacts:/", tracking_uri=server)
+            with pytest.raises(ConnectionError, match=f"not trusted.*{named} can") as caught:
+                fs.cat_file("x")
+            assert "object at" not in str(caught.value)
+            assert "secret" not in str(caught.value)
+            assert caught.value.filename == "x"
+        plain = front.url.replace("http:", "https:")
+        fs, _ = located("mlflow-artifacts:/", tracking_uri=plain)
+        with pytest.raises(ConnectionError, match="no connection to 127.0.0.1") as caught:
+            fs.cat_file("x")
+        assert "object at" not in str(caught.value)
+
+
 def test_a_login_in_the_uri(mlflow_server: MlflowServer) -> None:
     base = mlflow_server.new_root()
     path = base.partition(":")[2].strip("/")
@@ -475,6 +714,120 @@ def test_another_server_is_not_told_who_asks_unless_the_caller_names_it(
             file.read()
         told = {request.headers.get("Authorization") for request in other.requests}
         assert told == {"Bearer of the tracking server"}
+
+
+@pytest.mark.parametrize("token", [None, "of the environment"])
+def test_no_login_is_read_from_netrc(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    netrc = Path.home() / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other\n")
+    netrc.chmod(0o600)
+    if token:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with reverse_proxy.serve(mlflow_server.url) as front:
+        base = mlflow_server.new_root()
+        for anon in (False, True):
+            front.requests.clear()
+            fs, root = located(base, tracking_uri=front.url, anon=anon)
+            fs.pipe_file(f"{root}/file", b"x")
+            told = {request.headers.get("Authorization") for request in front.requests}
+            assert told == {f"Bearer {token}" if token and not anon else None}
+
+
+def test_the_networks_own_proxy(
+    mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = mlflow_server.new_root()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.invalid")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of the server")
+    with reverse_proxy.serve(mlflow_server.url) as network:
+        network.whole_urls = True
+        authority = network.url.partition("://")[2]
+        for variable, named in (
+            ("HTTP_PROXY", f"http://user:p%40ss@{authority}"),
+            ("http_proxy", authority),
+        ):
+            monkeypatch.setenv(variable, named)
+            fs, root = located(base, anon=variable == "http_proxy")
+            fs.pipe_file(f"{root}/file", b"x")
+            assert fs.cat_file(f"{root}/file") == b"x"
+        told = {request.headers.get("Proxy-Authorization") for request in network.requests}
+        assert told == {"Basic dXNlcjpwQHNz", None}
+        told = {request.headers.get("Authorization") for request in network.requests}
+        assert told == {"Bearer of the server", None}
+        network.requests.clear()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        direct, _ = located(base, tracking_uri=mlflow_server.url)
+        assert direct.cat_file(f"{root}/file") == b"x"
+        assert network.requests == []
+        monkeypatch.setenv("http_proxy", "http://user:secret@host:port")
+        with pytest.raises(InvalidConfig, match="HTTP_PROXY") as caught:
+            fs.cat_file(f"{root}/file")
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t", "nul\0", "half \udcff", "del\x7f"])
+def test_names_that_are_no_text(front: Reverse, base: str, name: str, tmp_path: Path) -> None:
+    fs, root = located(base)
+    (tmp_path / "local").write_bytes(b"x")
+    for act in (
+        lambda path: fs.pipe_file(path, b"x"),
+        lambda path: fs.put_file(str(tmp_path / "local"), path),
+        lambda path: fs.open(path, "wb"),
+        lambda path: fs.cat_file(path),
+        lambda path: fs.open(path),
+        lambda path: fs.ls(path),
+        lambda path: fs.rm(path),
+    ):
+        with pytest.raises(OSError, match="control character") as caught:
+            act(f"{root}/{name}")
+        assert caught.value.errno == errno.EINVAL
+        assert caught.value.filename == f"{root}/{name}"
+    assert not fs.exists(f"{root}/{name}")
+    assert front.asked("PUT") == front.asked("DELETE") == []
+
+
+# ---- Loops -------------------------------------------------------------------------------
+
+
+def test_every_loop_has_connections_of_its_own(front: Reverse, base: str) -> None:
+    async def main(closing: bool) -> Any:
+        fs, root = located(base, asynchronous=True)
+        paths = [f"{root}/{number}" for number in range(5)]
+        # Who is asked what the server offers waits for one lock.
+        fs._offered = None
+        await fs._pipe(dict.fromkeys(paths, b"x"))
+        assert await fs._cat(paths) == dict.fromkeys(paths, b"x")
+        if closing:
+            await (await fs.set_session()).close()
+            fs._offered = None
+            assert await fs._cat(paths) == dict.fromkeys(paths, b"x")
+        assert await fs.set_session() is await fs.set_session()
+        await (await fs.set_session()).close()
+        return fs
+
+    first, second, third = (asyncio.run(main(closing)) for closing in (False, True, False))
+    assert first is second is third
+    assert len(first.client._sessions._made) == 1, "of loops that have ended"
+    fs, root = located(base)
+    assert fs.cat_file(f"{root}/1") == b"x"
+
+
+def test_two_loops_at_once(front: Reverse, base: str) -> None:
+    fs, root = located(base, asynchronous=True)
+    here = threading.Barrier(2)
+
+    async def main() -> None:
+        assert not await fs._exists(root)
+        here.wait(10)
+        await fs._pipe_file(f"{root}/{threading.get_ident()}", b"x")
+        here.wait(10)
+        await (await fs.set_session()).close()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(asyncio.run, main()) for _ in range(2)]:
+            done.result()
 
 
 # ---- Bad input ---------------------------------------------------------------------------

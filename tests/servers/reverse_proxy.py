@@ -48,11 +48,14 @@ class Reverse:
         What was asked so far.
     answer
         Gives the answer to a request where it is not the server's.
+    whole_urls
+        Whether it is asked as a network's proxy is; the host is not heeded.
     """
 
     def __init__(self, target: str, prefix: str, tls: Any = None) -> None:
         self.requests: list[Request] = []
         self.answer: Callable[[Request], Answer | None] = lambda request: None
+        self.whole_urls = False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,6 +63,8 @@ class Reverse:
 
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if outer.whole_urls:
+                    self.path = "/" + self.path.split("/", 3)[3]
                 if not self.path.startswith(f"{prefix}/"):
                     self._reply(Answer(404, b"nothing here"))
                     return

@@ -10,15 +10,18 @@ import logging
 import pickle
 import random
 import re
+import signal
 import threading
 import time
 
 import pytest
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
+from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.uri import parse
 from tests.servers import moto, silent, tcp_proxy
 from tests.servers.fixtures import started
@@ -282,6 +285,20 @@ def test_a_failed_large_write_leaves_no_upload_behind(fs, bucket):
         raise ZeroDivisionError
     assert fs.list_multipart_uploads(bucket) == []
     assert not fs.exists(f"{bucket}/x")
+
+
+def test_an_interrupted_put_leaves_no_upload_behind(fs, bucket, tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * 12_000_000)
+    fs.pipe_file(f"{bucket}/file", b"old")
+    told = Callback()
+    told.relative_update = lambda inc: signal.pthread_kill(
+        threading.main_thread().ident, signal.SIGINT
+    )
+    given = {"chunksize": 5 * 2**20, "max_concurrency": 1}
+    with pytest.raises(KeyboardInterrupt):
+        fs.put_file(str(tmp_path / "large"), f"{bucket}/file", callback=told, **given)
+    assert fs.list_multipart_uploads(bucket) == []
+    assert fs.cat_file(f"{bucket}/file") == b"old"
 
 
 def test_more_than_a_page_is_deleted_and_no_sibling(fs, bucket):
@@ -930,3 +947,20 @@ def test_nothing_is_got_outside_of_its_target(moto_server, fs, bucket, tmp_path)
         with pytest.raises(ValueError, match="outside"):
             fs.get(f"{bucket}/{folder}", str(target), recursive=True)
         assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("secret", ["begins with b".replace(" ", "-"), "Bearer", "plain"])
+def test_no_letter_of_a_secret_is_logged(secret):
+    record = logging.LogRecord(
+        "botocore.parsers",
+        logging.DEBUG,
+        "",
+        0,
+        "<SecretAccessKey>%s</SecretAccessKey>",
+        (secret,),
+        None,
+    )
+    hide_secrets()
+    for each in logging.getLogger("botocore.parsers").filters:
+        assert each(record)
+    assert record.getMessage() == "<SecretAccessKey><hidden></SecretAccessKey>"

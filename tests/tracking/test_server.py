@@ -8,8 +8,10 @@ import dataclasses
 import errno
 import http.server
 import json
+import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,13 +159,61 @@ def test_waits_grow_and_are_bounded():
     assert patience.wait(1, "100000") == 120
     assert patience.wait(1, "Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert patience.wait(1, "soon") <= 2
+    assert 60 <= patience.wait(100_000, None) <= 120
     assert (patience.retries, patience.timeout) == (7, 120)
 
 
-@pytest.mark.parametrize("value", ["many", "-1"])
-def test_bad_patience(value):
-    with pytest.raises(InvalidConfig, match="MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
-        Patience(Environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": value}))
+@pytest.mark.parametrize("variable", ["MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"])
+@pytest.mark.parametrize("value", ["many", "-2", "9" * 30, "9" * 400])
+def test_bad_patience(variable, value):
+    with pytest.raises(InvalidConfig, match=f"MLFLOW_HTTP_REQUEST_{variable}"):
+        Patience(Environment({f"MLFLOW_HTTP_REQUEST_{variable}": value}))
+
+
+@pytest.mark.parametrize("seconds", ["-1", "2147483"])
+def test_no_limit(server, monkeypatch, seconds):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
+    assert resolved(server) == "/artifacts/of/it/x"
+    server.answers = [Answer(body=b'{"files": [{"path": "x", "file_size": 1}]}')]
+    fs = mlartifacts.filesystem("mlflow-artifacts", tracking_uri=server.url)
+    assert fs.exists("x")
+
+
+@pytest.mark.parametrize("opened", ["runs:/abc/x", "mlflow-artifacts:/x"])
+@pytest.mark.parametrize(
+    ("uri", "error", "said"),
+    [
+        ("http://", InvalidURI, "no host"),
+        ("http://:5000", InvalidURI, "no host"),
+        ("http://user:secret@h:notaport", InvalidURI, "port 'notaport'"),
+        ("http://user:secret@h/#/experiments/1", InvalidURI, "a '#': write http://h[.]"),
+        ("http://h?x=1", InvalidURI, "a '[?]': write http://h[.]"),
+        ("http://h/a?x", InvalidURI, "a '[?]': write http://h/a[.]"),
+        ("http://a b", InvalidURI, "space"),
+        ("http://h/a b", InvalidURI, "space"),
+        ("http://h ", InvalidURI, "space"),
+        ("http://h/ü", InvalidURI, "encoded"),
+        (f"http://{'x' * 70}.com", InvalidURI, "host"),
+        ("localhost:5000", InvalidConfig, "write http://localhost:5000"),
+        ("127.0.0.1:5000/prefix", InvalidConfig, "write http://127.0.0.1:5000/prefix"),
+        ("[::1]:5000", InvalidConfig, "write http://"),
+        ("ftp://user:secret@x/y", InvalidConfig, "MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_tracking_uris_that_are_none(monkeypatch, opened, uri, error, said):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(error, match=said) as caught:
+        mlartifacts.open(opened).open()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
+
+
+def test_a_redirect_to_no_url(server, monkeypatch):
+    for target in ("http://h:port/", "http://a b/", f"http://{'x' * 70}.com/"):
+        server.answers = [Answer(302, headers={"Location": target}), Answer()]
+        with pytest.raises(OSError, match="no URL") as caught:
+            resolved(server, f"runs:/{len(target)}/x")
+        assert caught.value.filename == server.url
 
 
 # ---- What it says ------------------------------------------------------------------------
@@ -345,6 +395,66 @@ def test_readers_at_once_ask_once_what_a_proxy_offers(server, proxied):
     assert [path for _, path, _ in server.requests].count("/api/3.0/mlflow/server-info") == 1
 
 
+BAD_PLACES = {
+    "no host": "http:///b?X-Amz-Signature=secret",
+    "a port that is none": "http://127.0.0.1:99999/b?X-Amz-Signature=secret",
+    "no name of a host": "http://a b/b?X-Amz-Signature=secret",
+    "a name that is too long": f"http://{'x' * 70}.com/b?X-Amz-Signature=secret",
+    "another scheme": "ftp://h/b?X-Amz-Signature=secret",
+    "nobody there": "http://127.0.0.1:{refused}/b?X-Amz-Signature=secret",
+    "no answer": "http://127.0.0.1:{hanging}/b?X-Amz-Signature=secret",
+    "no HTTP": "http://127.0.0.1:{noise}/b?X-Amz-Signature=secret",
+    "a redirect to no URL": "{url}/redirect?X-Amz-Signature=secret",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PLACES)
+def test_presigned_urls_are_not_shown(
+    server, monkeypatch, hanging_server, refused_port, noise, kind, tmp_path
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    place = BAD_PLACES[kind].format(
+        refused=refused_port, hanging=hanging_server.port, noise=noise, url=server.url
+    )
+    given = Answer(body=json.dumps({"url": place, "file_size": 5}).encode())
+    lost = Answer(302, headers={"Location": "http://h:99999/?X-Amz-Signature=secret"})
+    fs = mlartifacts.filesystem("mlflow-artifacts")
+    for read in (
+        lambda: fs.cat_file("1/run/x"),
+        lambda: fs.open("1/run/x").read(),
+        lambda: fs.get_file("1/run/x", str(tmp_path / "got")),
+    ):
+        server.answers = [given, lost] if "redirect" in kind else [given]
+        with pytest.raises(OSError, match="1/run/x") as caught:
+            read()
+        assert caught.value.filename == "1/run/x"
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "secret" not in shown, shown
+
+
+@pytest.fixture
+def noise() -> Iterator[int]:
+    """The port of a server that speaks no HTTP."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(10_000)
+                        connection.sendall(b"220 ftp.example ready\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
 def test_a_proxy_that_is_down(refused_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{refused_port}")
     for look in LOOKING.values():
@@ -363,6 +473,8 @@ def test_a_proxy_that_is_down(refused_port, monkeypatch):
         ({"USERNAME": "u", "PASSWORD": "p:ü"}, "", basic("u:p:ü")),
         ({"USERNAME": "u"}, "", None),
         ({"TOKEN": "t"}, "", "Bearer t"),
+        ({"TOKEN": " t\n"}, "", "Bearer t"),
+        ({"TOKEN": "\n"}, "", None),
         ({"USERNAME": "u", "PASSWORD": "p", "TOKEN": "t"}, "", basic("u:p")),
         ({"USERNAME": "u", "TOKEN": "t"}, "", "Bearer t"),
         ({"USERNAME": "u", "PASSWORD": "p"}, "a:b%40c@", basic("a:b@c")),
@@ -373,6 +485,25 @@ def test_logins(server, monkeypatch, variables, userinfo, login):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
     mlartifacts.resolve("runs:/abc", server.url.replace("//", f"//{userinfo}"))
     assert server.logins == [login]
+
+
+@pytest.mark.parametrize("name", ["runs", "mlflow-artifacts"])
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"TOKEN": "secret\nsecret"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"TOKEN": "secret☃"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"TOKEN": "secret\udcff"}, "MLFLOW_TRACKING_TOKEN"),
+        ({"USERNAME": "u", "PASSWORD": "secret\udcff"}, "MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_logins_that_no_header_can_have(server, monkeypatch, variables, named, name):
+    for variable, value in variables.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{variable}", value)
+    with pytest.raises(InvalidConfig, match=named) as caught:
+        mlartifacts.filesystem(name, tracking_uri=server.url).exists("abc/x")
+    assert "secret" not in "".join(traceback.format_exception(caught.value)).replace('"secret', "")
+    assert server.requests == []
 
 
 def test_the_credentials_file(server, monkeypatch):
@@ -389,6 +520,22 @@ def test_the_credentials_file(server, monkeypatch):
     with pytest.raises(InvalidConfig, match="credentials") as caught:
         Login.of(parse(server.url), Environment({}))
     assert "secret" not in str(caught.value)
+
+
+def test_a_changed_credentials_file_takes_effect_at_the_next_open(server, monkeypatch):
+    file = Path.home() / ".mlflow" / "credentials"
+    file.parent.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    server.answers = [Answer(401)]
+    for password in (None, "one", "two"):
+        if password is not None:
+            login = f"mlflow_tracking_username=u\nmlflow_tracking_password={password}\n"
+            file.write_text(f"[mlflow]\n{login}")
+        for uri in ("runs:/abc/x", "mlflow-artifacts:/x"):
+            server.requests.clear()
+            with pytest.raises(PermissionError):
+                mlartifacts.open(uri).open()
+            assert set(server.logins) == {password and basic(f"u:{password}")}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -24,6 +24,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.proxy.wire import ARTIFACTS
 from mlartifacts.store import Store
+from mlartifacts.tracking.connection import refuse_without_scheme
 from mlartifacts.tracking.resolver import VARIABLES, set_tracking_uri
 from mlartifacts.uri import ArtifactURI, absolute, parse
 
@@ -104,6 +105,8 @@ def server_of(uri: ArtifactURI, tracking_uri: str | None) -> ArtifactURI:
     """
     if uri.scheme in _OVER_HTTP:
         return replace(uri, path=uri.path.partition(ARTIFACTS)[0])
+    if tracking_uri is not None:
+        refuse_without_scheme(tracking_uri)
     tracking = None if tracking_uri is None else parse(tracking_uri)
     if tracking is None or tracking.scheme not in _OVER_HTTP:
         if uri.netloc:  # and nothing says how it is to be asked

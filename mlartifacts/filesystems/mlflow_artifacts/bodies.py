@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
+import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -31,6 +35,25 @@ class Body:
         self._lock = threading.Lock()
         self.size = size
 
+    @classmethod
+    def of(cls, path: str, stack: contextlib.ExitStack) -> Body:
+        """The bytes of a local file; what tells its size only at its end is kept until there.
+
+        Parameters
+        ----------
+        path : str
+        stack : ExitStack
+            Closes what is opened.
+        """
+        file = stack.enter_context(open(path, "rb"))  # noqa: SIM115  (the stack is one)
+        about = os.fstat(file.fileno())
+        if stat.S_ISREG(about.st_mode) and about.st_size:
+            return cls(file, about.st_size)
+        # A pipe; or one of /proc, which are regular files of no size, and have bytes.
+        kept = stack.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115
+        shutil.copyfileobj(file, kept, _PIECE)
+        return cls(kept, kept.tell())
+
     def _read(self, start: int, length: int) -> bytes:
         with self._lock:
             self._file.seek(start)
@@ -45,12 +68,17 @@ class Body:
         Raises
         ------
         OSError
-            The file is shorter than it was.
+            The file is shorter or longer than it was. The last piece is not given then, so that
+            no request ends well.
         """
         while start < stop:
-            data = await asyncio.to_thread(self._read, start, min(_PIECE, stop - start))
+            length = min(_PIECE, stop - start)
+            last = start + length == self.size
+            data = await asyncio.to_thread(self._read, start, length + last)
             if not data:
                 raise OSError(errno.EIO, "the file became shorter while it was read")
+            if len(data) > length:
+                raise OSError(errno.EIO, "the file became longer while it was read")
             yield data
             start += len(data)
             sent(len(data))

@@ -10,6 +10,7 @@ import errno
 import functools
 import io
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -30,7 +31,7 @@ from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.proxy.client import STORE as STORE_CODE
-from mlartifacts.proxy.client import Client
+from mlartifacts.proxy.client import Client, OfLoop
 from mlartifacts.stores.http.files import RangedFile
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse
@@ -44,6 +45,9 @@ _BLOCK = 16 * 2**20
 # Parts that are on their way at once: each holds a piece in memory.
 _PARTS_AT_ONCE = 8
 T = TypeVar("T")
+
+# As in URIs, and what UTF-8 has not.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _ALIASED = (f"{ALIAS}http", f"{ALIAS}https")
 _HTTP = tuple(f"{scheme}://" for scheme in ("http", "https", *_ALIASED))
@@ -83,7 +87,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._upload_parts: bool | None = options.pop("multipart_upload", None)
         self._presigned: bool | None = options.pop("multipart_download", None)
         self._offered: wire.Capabilities | None = None
-        self._asking = asyncio.Lock()
+        self._asking = OfLoop(asyncio.Lock)
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
         self._upload_part: int = options.pop("multipart_upload_chunk_size")
         self._download_part: int = options.pop("multipart_download_chunk_size")
@@ -119,13 +123,13 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 " MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT set how long)"
             )
             return TimeoutError(errno.ETIMEDOUT, reason, path)
-        if isinstance(error, aiohttp.ClientSSLError):
-            reason = f"{error}: MLFLOW_TRACKING_SERVER_CERT_PATH can name another authority"
-            return ConnectionError(errno.ECONNABORTED, reason, path)
-        if isinstance(error, aiohttp.ClientError):
-            refused = isinstance(error, aiohttp.ClientConnectorError)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            refused = not isinstance(error, aiohttp.ClientSSLError)
             number = errno.ECONNREFUSED if refused else errno.ECONNABORTED
-            return OSError(number, f"no connection: {error}", path)
+            why = error.os_error.strerror or error.os_error
+            return OSError(number, f"no connection to {error.host}:{error.port}: {why}", path)
+        if isinstance(error, aiohttp.ClientError):
+            return OSError(errno.ECONNABORTED, f"no connection: {error}", path)
         return None
 
     def _meaning(self, error: Refused) -> tuple[int, str]:
@@ -159,6 +163,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         return wire.below(wire.ARTIFACTS, path)
 
     def unfit(self, path: str) -> str | None:
+        if _NO_TEXT.search(path):
+            return "the name has a control character, or half of one (a lone surrogate)"
         if wire.is_carried(path):
             return None
         reason = "MLflow's server takes this name for another, or refuses it"
@@ -193,7 +199,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     # ---- Connections -----------------------------------------------------------------------
 
     async def set_session(self) -> aiohttp.ClientSession:
-        """The connections; an asynchronous program closes them itself."""
+        """The connections in this loop; an asynchronous program closes them itself."""
         if self.client.session is None:
             session = self.client.connect()
             if not self.asynchronous:
@@ -214,7 +220,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         """Whether presigned URLs are used: as the caller or the environment says, or the server."""
         if told is not None:
             return told
-        async with self._asking:  # of many readers at once, one asks
+        async with self._asking.get():  # of many readers at once, one asks
             if self._offered is None:
                 try:
                     answer = await self._json("GET", wire.SERVER_INFO, again=False)
@@ -322,10 +328,20 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         if size != info["size"]:
             raise OSError(errno.EIO, f"short read: {size} of {info['size']} bytes", path)
 
+    async def _cat_ranges(self, paths: Any, *args: Any, **kwargs: Any) -> Any:
+        # A file's place is asked for once, however many ranges of it there are.
+        return await super()._cat_ranges(paths, *args, places=_Places(self), **kwargs)
+
     async def _cat_file(
-        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+        self,
+        path: str,
+        start: int | None = None,
+        end: int | None = None,
+        places: _Places | None = None,
+        **kwargs: Any,
     ) -> bytes:
         path = self._strip_protocol(path)
+        places = places or _Places(self)
         within = await self._within(path, start, end)
         if within is None:
             return b""
@@ -333,10 +349,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         wanted = {"Range": f"bytes={first}-{'' if last is None else last - 1}"}
 
         async def once() -> bytes:
-            url, headers = await self._place(path)
-            if first or last is not None:
-                headers |= wanted
-            async with self._ask("GET", url, headers=headers) as response:
+            ranged = wanted if first or last is not None else {}
+            async with places.ask(path, ranged) as response:
                 if response.status == 416:
                     return b""  # behind the end, as a slice is
                 if response.status == 206:
@@ -478,8 +492,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     ) -> None:
         if os.path.isdir(lpath):
             return  # directories come with their files
-        with open(lpath, "rb") as file:
-            body = Body(file, os.fstat(file.fileno()).st_size)
+        with contextlib.ExitStack() as stack:
+            body = await asyncio.to_thread(Body.of, lpath, stack)
             callback.set_size(body.size)
             path = self._strip_protocol(rpath)
             await self._send(path, body, mode == "create", callback.relative_update)
@@ -546,7 +560,16 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         folder, _, name = path.rpartition("/")
         try:
             asked = {"path": name, "num_parts": len(starts)}
-            answer = await self._json("POST", wire.below(wire.CREATE, folder), json=asked)
+            create = self._json("POST", wire.below(wire.CREATE, folder), json=asked)
+            creating = asyncio.create_task(create)
+            try:
+                answer = await asyncio.shield(creating)
+            except asyncio.CancelledError:
+                # Who knows no upload's name cannot abort it.
+                with contextlib.suppress(Exception):
+                    begun = wire.Upload.of(await creating)
+                    await self._abort(path, begun)
+                raise
         except Refused as error:
             unknown = error.status == 404 and not error.code  # by an older server
             if unknown or wire.is_unsupported(error.status, str(error)):
@@ -573,9 +596,14 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             await self._json("POST", complete, json={**told, "parts": done})
         except BaseException:  # also where it is cancelled
             with contextlib.suppress(Exception):  # it is the first error that tells what happened
-                await self._json("POST", wire.below(wire.ABORT, folder), json=told)
+                await self._abort(path, upload)
             raise
         return True
+
+    async def _abort(self, path: str, upload: wire.Upload) -> None:
+        folder, _, name = path.rpartition("/")
+        told = {"path": name, "upload_id": upload.upload_id}
+        await self._json("POST", wire.below(wire.ABORT, folder), json=told)
 
     # ---- Deleting --------------------------------------------------------------------------
 
@@ -606,28 +634,58 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 MlflowArtifactsFileSystem.protocol = (*MlflowArtifactsFileSystem.protocol, *_ALIASED)
 
 
-class _File(RangedFile):
-    """A file behind the proxy, read from the store itself where the server tells its place."""
+class _Places:
+    """Where files are asked for; that of each is asked for once, until its signature expires."""
 
-    _place: tuple[str, dict[str, str]] | None = None
+    def __init__(self, fs: MlflowArtifactsFileSystem) -> None:
+        self._fs = fs
+        self._known: dict[str, tuple[str, dict[str, str]]] = {}
+        self._asking: dict[str, asyncio.Task[tuple[str, dict[str, str]]]] = {}
 
     @contextlib.asynccontextmanager
-    async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def ask(
+        self, path: str, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What answers to a request for a file's bytes."""
         async with contextlib.AsyncExitStack() as stack:
-            fresh = self._place is None
             while True:
-                if self._place is None:
-                    self._place = await self.fs._place(self.path)
-                url, own = self._place
-                asking = self.fs._ask("GET", url, headers={**own, **headers})
+                fresh = path not in self._known
+                place = await self._of(path)
+                asking = self._fs._ask("GET", place[0], headers={**place[1], **headers})
                 try:
                     response = await stack.enter_async_context(asking)
                     break
                 except Refused as error:
                     if fresh or (error.status, error.code) != (403, STORE_CODE):
                         raise
-                    self._place, fresh = None, True  # its signature was for a while
+                    if self._known.get(path) is place:
+                        del self._known[path]
             yield response
+
+    async def _of(self, path: str) -> tuple[str, dict[str, str]]:
+        if path not in self._known:
+            if path not in self._asking:
+                self._asking[path] = asyncio.create_task(self._fs._place(path))
+            task = self._asking[path]
+            try:
+                self._known[path] = await asyncio.shield(task)
+            finally:
+                if task.done() and self._asking.get(path) is task:
+                    del self._asking[path]
+        return self._known[path]
+
+
+class _File(RangedFile):
+    """A file behind the proxy, read from the store itself where the server tells its place."""
+
+    _places: _Places | None = None
+
+    def ask(
+        self, headers: dict[str, str]
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._places is None:
+            self._places = _Places(self.fs)
+        return self._places.ask(self.path, headers)
 
     async def _trying(self, act: Any, *args: Any) -> Any:
         return await self.fs._persist(functools.partial(act, *args), self.path)

@@ -36,10 +36,10 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
 from fsspec import AbstractFileSystem
-from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks, sync_wrapper
+from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
-from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, agree, alone
 from mlartifacts.writing import WholeWrite
@@ -116,12 +116,12 @@ class _File(AzureBlobFile):  # type: ignore[misc]
             data: bytes = await stream.readall()
             return data
 
-    _fetch_range = sync_wrapper(_async_fetch_range)
+    _fetch_range = mirrored(_async_fetch_range)
 
     async def _async_initiate_upload(self, **kwargs: Any) -> None:
         self._block_list: list[str] = []
 
-    _initiate_upload = sync_wrapper(_async_initiate_upload)
+    _initiate_upload = mirrored(_async_initiate_upload)
 
     async def _async_upload_chunk(self, final: bool = False, **kwargs: Any) -> None:
         data = self.buffer.getvalue()
@@ -138,7 +138,7 @@ class _File(AzureBlobFile):  # type: ignore[misc]
         if final and self.autocommit:
             await self._publish()
 
-    _upload_chunk = sync_wrapper(_async_upload_chunk)
+    _upload_chunk = mirrored(_async_upload_chunk)
 
     async def _publish(self) -> None:
         """Commit the staged blocks; what is no more than one block goes as a whole blob.
@@ -160,7 +160,7 @@ class _File(AzureBlobFile):  # type: ignore[misc]
         if self.fs.version_aware:
             self.version_id = response.get("version_id")
 
-    commit = sync_wrapper(_publish)
+    commit = mirrored(_publish)
 
     def discard(self) -> None:
         """Leave the staged blocks: Azure has no call that drops them, and does so in a week."""

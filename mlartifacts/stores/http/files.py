@@ -15,10 +15,7 @@ from fsspec.spec import AbstractBufferedFile
 from mlartifacts.promises import synced
 from mlartifacts.reading import ProportionalCache
 
-__all__ = ["UNPACKED", "RangedFile"]
-
-#: Bytes as they are stored: a range of what a server packs for the way is none of the file's.
-UNPACKED = {"Accept-Encoding": "identity"}
+__all__ = ["RangedFile"]
 
 _IN_MEMORY = 16 * 2**20
 _PIECE = 2**20
@@ -94,9 +91,12 @@ class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
         if self._everything is None:
             async with self.ask({"Range": f"bytes={start}-{end - 1}"}) as response:
                 self._is_the_same(response)
-                if response.status != 200:
+                if response.status == 206:
                     data: bytes = await response.read()
                     return data
+                if response.status != 200:  # its body tells of an error
+                    reason = f"the server has no such bytes any more ({response.status})"
+                    raise OSError(errno.ESTALE, reason, self.path)
                 await self._keep(response)
         self._everything.seek(start)
         kept: bytes = self._everything.read(end - start)

@@ -19,8 +19,9 @@ from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.http import STORE, s3_uri
-from mlartifacts.stores.http.files import UNPACKED, RangedFile
+from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["HTTPArtifactFileSystem"]
 

@@ -19,7 +19,7 @@ _LOGGERS = ("botocore.auth", "botocore.endpoint", "botocore.parsers")
 # A name, as a header, a parameter, a part of a query or an element, and a value in quotes or bare.
 _SAID = re.compile(
     r"((?:security-token|customer-key(?:-md5)?|SSECustomerKey(?:MD5)?|bearer_token|ClientSecret"
-    r"|SecretAccessKey|(?:Access|Refresh|Session|WebIdentity)Token)['\"]?\s*[:=>]\s*b?)"
+    r"|SecretAccessKey|(?:Access|Refresh|Session|WebIdentity)Token)['\"]?\s*[:=>]\s*(?:b(?=['\"]))?)"
     r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"&<,;]+)",
     re.IGNORECASE,
 )

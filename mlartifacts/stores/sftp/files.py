@@ -11,9 +11,9 @@ import stat
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fsspec.asyn import sync
 from fsspec.spec import AbstractBufferedFile
 
+from mlartifacts.promises import synced
 from mlartifacts.stores.sftp.connection import LOST
 from mlartifacts.writing import temporary_beside
 
@@ -45,7 +45,7 @@ class Reader(AbstractBufferedFile):  # type: ignore[misc]
     def __init__(self, fs: SFTPArtifactFileSystem, path: str, **options: Any) -> None:
         self._file: Any = None
         self.fs, self.path = fs, path
-        self._stamp = sync(fs.loop, self._reopen)
+        self._stamp = synced(fs.loop, self._reopen)
         super().__init__(fs, path, "rb", size=self._stamp[0], **options)
 
     async def _reopen(self) -> tuple[int, Any]:
@@ -62,7 +62,7 @@ class Reader(AbstractBufferedFile):  # type: ignore[misc]
         return file, attributes
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        data: bytes = sync(self.fs.loop, self._read, start, end)
+        data: bytes = synced(self.fs.loop, self._read, start, end)
         return data
 
     async def _read(self, start: int, end: int) -> bytes:
@@ -108,7 +108,7 @@ class Upload:
         self._file: Any = None
         self._start = 0  # where this writing begins
         self._sending: concurrent.futures.Future[None] | None = None
-        sync(fs.loop, self._begin)
+        synced(fs.loop, self._begin)
         self._offset = self._start
 
     def write(self, data: Any) -> int:
@@ -139,13 +139,13 @@ class Upload:
             self._send(self._take())
         self._settle()
         file, self._file = self._file, None
-        sync(self.fs.loop, self.fs._limited, file.close())
+        synced(self.fs.loop, self.fs._limited, file.close())
         if self._autocommit:
             self.commit()
 
     def commit(self) -> None:
         """Publish a file that is closed."""
-        sync(self.fs.loop, self.fs._land, self.temporary, self.path, "x" in self.mode)
+        synced(self.fs.loop, self.fs._land, self.temporary, self.path, "x" in self.mode)
 
     def abandon(self) -> None:
         """Remove what was written."""
