@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -145,17 +146,23 @@ def download(
         As for :func:`upload`.
     """
     source = _end(uri, options)
-    into = local is None or str(os.fspath(local)).endswith(("/", os.sep))
-    report = _transfer(
-        source,
-        _end(tempfile.mkdtemp(prefix="mlartifacts-") if local is None else local, {}),
-        into=into,
-        choice=(include, exclude),
-        overwrite=overwrite,
-        resume=resume,
-        dry_run=dry_run,
-        callback=callback,
-    )
+    temporary = tempfile.mkdtemp(prefix="mlartifacts-") if local is None else None
+    target = f"{temporary}/" if local is None else str(os.fspath(local))
+    try:
+        report = _transfer(
+            source,
+            _end(target, {}),
+            into=target.endswith(("/", os.sep)),
+            choice=(include, exclude),
+            overwrite=overwrite,
+            resume=resume,
+            dry_run=dry_run,
+            callback=callback,
+        )
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return Path(report.place)
 
 

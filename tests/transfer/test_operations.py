@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def test_a_file_goes_into_a_directory(here: Path, tmp_path: Path) -> None:
     assert found(temporary) == found(there)
 
 
-def test_what_is_not_there(tmp_path: Path, s3: Harbour) -> None:
+def test_what_is_not_there(tmp_path: Path, s3: Harbour, monkeypatch: pytest.MonkeyPatch) -> None:
     for act in (
         lambda: mlartifacts.upload(tmp_path / "missing", s3.uri("x")),
         lambda: mlartifacts.download(s3.uri("missing"), tmp_path / "x"),
@@ -76,6 +77,10 @@ def test_what_is_not_there(tmp_path: Path, s3: Harbour) -> None:
             act()
         assert "missing" in str(caught.value.filename)
     assert not (tmp_path / "x").exists()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        mlartifacts.download(s3.uri("missing"))
+    assert not list(tmp_path.glob("mlartifacts-*"))
 
 
 def test_into_itself(here: Path) -> None:
