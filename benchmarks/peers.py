@@ -1,7 +1,8 @@
 """What moves files, ours and what a user would pick instead; a process for each measurement.
 
-``python -m benchmarks.peers WAY up|down URI LOCAL`` moves what is at `LOCAL` or `URI` and prints what it took as JSON. A file of one byte is moved before, so that
-imports, clients and connections are not measured.
+``python -m benchmarks.peers WAY up|down URI LOCAL`` moves what is at `LOCAL` or `URI` and
+prints what it took as JSON. A file of one byte is moved before, so that imports, clients and
+connections are not measured.
 """
 
 from __future__ import annotations

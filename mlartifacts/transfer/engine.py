@@ -10,15 +10,17 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlartifacts.carrying import Carrier
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
@@ -35,7 +37,11 @@ _AHEAD = 4
 # Parts of an upload: drivers hold one, and the one that is being sent.
 _BLOCK = 16 * 2**20
 _MOST_PARTS = 9000
+_PARTS_AHEAD = 4
+# Files and ranges at once. A driver's event loop gains nothing from more, but a carrier does: its
+# threads wait for the network, and not for each other.
 _AT_ONCE = 16
+_CARRIED_AT_ONCE = 32
 _RANGES_AT_ONCE = 16
 
 _TRIES = 4
@@ -58,11 +64,33 @@ class Moved:
     file : File
         As it was at the source.
     md5 : str or None
-        Of the bytes that passed; ``None`` where the store copied them itself.
+        Of the bytes that passed; ``None`` where neither side lists one to compare with, or the
+        store copied them itself.
+    arrived : bool
+        The target has said that it holds just these bytes.
     """
 
     file: File
     md5: str | None
+    arrived: bool = False
+
+
+class _Digest:
+    """The MD5 of bytes that pass, where it is of use: it takes more time than to move them."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False) if wanted else None
+
+    @property
+    def wanted(self) -> bool:
+        return self._md5 is not None
+
+    def update(self, data: Any) -> None:
+        if self._md5 is not None:
+            self._md5.update(data)
+
+    def hexdigest(self) -> str | None:
+        return None if self._md5 is None else self._md5.hexdigest()
 
 
 class Engine:
@@ -86,10 +114,13 @@ class Engine:
         self._resume = resume
         self._budget = Budget(memory)
         self._ranges = Pool(_RANGES_AT_ONCE)
-        self._open: set[Any] = set()
+        # What ends the writes that go on.
+        self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
         # The store copies within itself.
         self._within = source.fs is target.fs and not source.is_local
+        self._reader = None if self._within else _carrier(source)
+        self._writer = None if self._within else _carrier(target)
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
         """Move files, each to the name that it is given.
@@ -105,7 +136,7 @@ class Engine:
         failures : dict of str to Exception
             By the name at the target.
         """
-        pool = Pool(min(_AT_ONCE, len(files)) or 1)
+        pool = Pool(_CARRIED_AT_ONCE if self._reader or self._writer else _AT_ONCE)
         waiting = {pool.submit(self._move, file, name): name for name, file in files.items()}
         moved, failures = [], {}
         try:
@@ -131,8 +162,8 @@ class Engine:
         concurrent.futures.wait(waiting, _LAST_SECONDS)
         with self._lock:
             left = list(self._open)
-        for writer in left:
-            writer.abandon()
+        for abandon in left:
+            abandon()
 
     # ---- One file ----------------------------------------------------------------------------
 
@@ -159,27 +190,52 @@ class Engine:
             self._target.fs.cp_file(source, target)
             passed(file.size)
             return Moved(file, None)
-        digest = hashlib.md5(usedforsecurity=False)
+        digest = _Digest(self._is_comparable(file, target))
         if file.size <= _PIECE:
             with self._budget.holding(file.size):
                 data = self._whole(file)
                 digest.update(data)
-                self._put(target, data)
+                said = self._put(target, data)
                 passed(len(data))
-            return Moved(file, digest.hexdigest())
-        with self._budget.holding((_AHEAD + 2) * _PIECE + 2 * _BLOCK):
+            md5 = digest.hexdigest()
+            return Moved(file, md5, arrived=said is not None and said == md5)
+        with self._budget.holding((_AHEAD + _PARTS_AHEAD + 2) * _PIECE + _BLOCK):
             if self._target.is_local:
                 self._download(file, target, digest, passed)
+            elif self._writes(target):
+                self._carry(file, target, digest, passed)
             else:
                 self._stream(file, target, digest, passed)
-            self._is_unchanged(file)
+            if file.version is None or not self._reads(source):  # that asks for the version
+                self._is_unchanged(file)
         return Moved(file, digest.hexdigest())
 
-    def _whole(self, file: File) -> bytes:
+    def _is_comparable(self, file: File, target: str) -> bool:
+        """Whether somebody will list an MD5 to compare with."""
+        if file.md5 is not None:
+            return True
+        if self._target.is_local:
+            return False
+        return file.size <= _PIECE or not self._writes(target)  # S3 lists none of what is in parts
+
+    def _reads(self, path: str) -> Carrier | None:
+        return self._reader if self._reader is not None and self._reader.takes(path) else None
+
+    def _writes(self, path: str) -> Carrier | None:
+        return self._writer if self._writer is not None and self._writer.takes(path) else None
+
+    def _range(self, path: str, start: int, end: int, version: str | None) -> Any:
+        if carrier := self._reads(path):
+            return carrier.read(path, start, end, version)
+        return self._source.fs.cat_file(path, start, end)
+
+    def _whole(self, file: File) -> Any:
         path = self._source.path(file.name)
         if self._source.is_local:
             with open(path, "rb") as local:
                 data = local.read()
+        elif carrier := self._reads(path):
+            data = carrier.read(path, 0, file.size, file.version)
         else:
             data = self._source.fs.cat_file(path)
         if len(data) != file.size:
@@ -187,34 +243,58 @@ class Engine:
             raise OSError(errno.ESTALE, reason, path)
         return data
 
-    def _put(self, target: str, data: bytes) -> None:
+    def _put(self, target: str, data: Any) -> str | None:
+        """Write a small file; the MD5 that its store says of it at once, if it says one."""
+        if carrier := self._writes(target):
+            return carrier.write(target, data)
         if not self._target.is_local:
-            self._target.fs.pipe_file(target, data)
-            return
+            self._target.fs.pipe_file(target, bytes(data))
+            return None
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with landing(target) as temporary, open(temporary, "wb") as local:
             local.write(data)
+        return None
 
-    def _stream(self, file: File, target: str, digest: Any, passed: Any) -> None:
-        block = max(_BLOCK, -(-file.size // _MOST_PARTS))
-        writer = self._target.fs.open(target, "wb", block_size=block)
-        with self._lock:
-            self._open.add(writer)
-        try:
+    def _carry(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+        assert self._writer is not None
+        part = max(_PIECE, -(-file.size // _MOST_PARTS))
+
+        def pieces() -> Iterator[bytes]:
             for piece in self._pieces(file, 0):
                 digest.update(piece)
-                writer.write(piece)
+                yield piece
                 passed(len(piece))
-        except BaseException:
-            writer.abandon()
-            raise
-        else:
-            writer.close()
+
+        with self._abandoning(functools.partial(self._writer.abandon, target)):
+            self._writer.write_pieces(target, pieces(), part, _PARTS_AHEAD)
+
+    @contextlib.contextmanager
+    def _abandoning(self, abandon: Callable[[], None]) -> Iterator[None]:
+        """Have an interrupt end a write that does not hear of it by itself."""
+        with self._lock:
+            self._open.add(abandon)
+        try:
+            yield
         finally:
             with self._lock:
-                self._open.discard(writer)
+                self._open.discard(abandon)
 
-    def _download(self, file: File, target: str, digest: Any, passed: Any) -> None:
+    def _stream(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+        block = max(_BLOCK, -(-file.size // _MOST_PARTS))
+        writer = self._target.fs.open(target, "wb", block_size=block)
+        with self._abandoning(writer.abandon):
+            try:
+                for piece in self._pieces(file, 0):
+                    digest.update(piece)
+                    writer.write(bytes(piece))
+                    passed(len(piece))
+            except BaseException:
+                writer.abandon()
+                raise
+            else:
+                writer.close()
+
+    def _download(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         part = _part(target, file, str(self._source))
         try:
@@ -232,7 +312,7 @@ class Engine:
                     os.unlink(part)
             raise
 
-    def _before(self, local: Any, file: File, digest: Any) -> int:
+    def _before(self, local: Any, file: File, digest: _Digest) -> int:
         """How many bytes came before; they are hashed again."""
         size = local.seek(0, os.SEEK_END)
         # Without a time or a version, nobody knows that they are of the same file.
@@ -240,9 +320,10 @@ class Engine:
         if not known or size > file.size:
             local.truncate(0)
             return 0
-        local.seek(0)
-        while piece := local.read(_PIECE):
-            digest.update(piece)
+        if digest.wanted:
+            local.seek(0)
+            while piece := local.read(_PIECE):
+                digest.update(piece)
         return int(size)
 
     def _pieces(self, file: File, start: int) -> Iterator[bytes]:
@@ -258,7 +339,7 @@ class Engine:
             while True:
                 while len(waiting) < _AHEAD and (begin := next(begins, None)) is not None:
                     end = min(begin + _PIECE, file.size)
-                    ask = self._ranges.submit(self._source.fs.cat_file, path, begin, end)
+                    ask = self._ranges.submit(self._range, path, begin, end, file.version)
                     waiting.append((end - begin, ask))
                 if not waiting:
                     return
@@ -293,8 +374,25 @@ class Engine:
             now = File(file.name, status.st_size, status.st_mtime)
         else:
             now = File.listed(file.name, self._source.fs.info(path))
-        if (now.size, now.version, now.modified) != (file.size, file.version, file.modified):
+        if now.size != file.size or not _is_same(now, file):
             raise OSError(errno.ESTALE, "it changed while it was read", path)
+
+
+def _carrier(end: End) -> Carrier | None:
+    """What moves bytes faster than the filesystem, if its store offers it."""
+    if end.is_local or not hasattr(end.fs, "carrier"):
+        return None
+    offered: Carrier | None = end.fs.carrier(end.root)
+    return offered
+
+
+def _is_same(one: File, other: File) -> bool:
+    if one.version is not None and other.version is not None:
+        return one.version == other.version
+    if one.modified is None or other.modified is None:
+        return True  # nobody knows
+    # A listing may say the time more exactly than the file's own entry, or the other way.
+    return int(one.modified) == int(other.modified)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -24,13 +24,13 @@ class Pool:
     Parameters
     ----------
     threads : int
+        How many there are at most; each begins when there is something for it to do.
     """
 
     def __init__(self, threads: int) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._most = threads
+        self._threads: list[threading.Thread] = []
 
     def submit(self, act: Callable[..., T], *args: Any) -> Future[T]:
         """Have something done by the next thread that is free."""
@@ -45,6 +45,9 @@ class Pool:
                 future.set_exception(error)
 
         self._tasks.put(task)
+        if len(self._threads) < self._most:
+            self._threads.append(threading.Thread(target=self._work, daemon=True))
+            self._threads[-1].start()
         return future
 
     def close(self) -> None:

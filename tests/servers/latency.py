@@ -34,8 +34,13 @@ def serve(directory: Path, url: str, seconds: float) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.servers.latency", str(port)]
     command += [str(parts.hostname), str(parts.port), str(seconds)]
     with running(command, directory / "latency.log", cwd=_ROOT) as process:
-        process.wait_until(lambda: socket.create_connection((LOOPBACK, port), timeout=5).close())
+        process.wait_until(lambda: _listens(port))
         yield parts._replace(netloc=f"{LOOPBACK}:{port}").geturl()
+
+
+def _listens(port: int) -> bool:
+    with socket.create_connection((LOOPBACK, port), timeout=5):
+        return True
 
 
 async def _relay(client: socket.socket, server: tuple[str, int], seconds: float) -> None:
