@@ -22,8 +22,8 @@ class Carrier(Protocol):
     def takes(self, path: str) -> bool:
         """Whether it can carry a file of this name."""
 
-    def read(self, path: str, start: int, end: int, version: str | None) -> Any:
-        """The bytes from `start` to `end`, as a buffer.
+    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+        """The bytes from `start` to `end`, as buffers that follow each other.
 
         Parameters
         ----------

@@ -68,6 +68,8 @@ _OBSTORES_OWN = (
 # Which of these botocore would go through, and which obstore, they decide differently.
 _PROXIES = "http_proxy https_proxy all_proxy".split()
 
+# Bytes of what an answer is taken in.
+_PIECE = 2**20
 # obstore refuses them in names.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
 _ASCII = re.compile(r"[\x20-\x7e]*")
@@ -267,10 +269,10 @@ class S3Carrier:
         bucket, key, version = self._fs.split_path(path)
         return bucket == self._bucket and not version and not _UNNAMEABLE.search(key)
 
-    def read(self, path: str, start: int, end: int, version: str | None) -> Any:
+    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
         """The bytes from `start` to `end`."""
         if start == end:
-            return b""
+            return []
         import obstore
 
         key = self._key(path)
@@ -278,9 +280,13 @@ class S3Carrier:
         if version is not None:
             asked["if_match"] = version
         store = self._store(0)
-        return self._explained(
-            path, "GetObject", lambda: obstore.get(store, key, options=asked).bytes()
-        )
+
+        def get() -> list[Any]:
+            answer = obstore.get(store, key, options=asked)
+            # Short pieces use memory again that is there; a long one takes new pages each time.
+            return [answer.bytes()] if end - start <= _PIECE else [*answer.stream(_PIECE)]
+
+        return self._explained(path, "GetObject", get)
 
     def write(self, path: str, data: Any) -> str | None:
         """Write an object at once."""
