@@ -78,6 +78,7 @@ _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 # answer begins with the upload, and would end slow ones that go on well.
 _SLOWEST = 2**16  # bytes a second
 _AT_ONCE_SENT = 2**16  # what the sockets' buffers take
+_PART = 2**23  # a usual part: smaller ones wait as long, in the same client
 _LONGEST = datetime.timedelta(days=365)
 _RETRIES = 3
 # How long credentials that are renewed count; botocore renews them ten minutes before their end.
@@ -334,6 +335,8 @@ class S3Carrier:
     def _uploads(self, key: str) -> frozenset[str]:
         try:
             answer = self._fs.call_s3("list_multipart_uploads", Bucket=self._bucket, Prefix=key)
+        except (ConnectionError, FileNotFoundError, TimeoutError):
+            raise
         except OSError:  # not everybody who may write may list
             return frozenset()
         uploads = answer.get("Uploads", [])
@@ -352,7 +355,7 @@ class S3Carrier:
         from obstore.store import S3Store
 
         wait = self._settings["wait"]
-        slow = 0 if size <= _AT_ONCE_SENT else -(-size // _SLOWEST)
+        slow = 0 if size <= _AT_ONCE_SENT else -(-max(size, _PART) // _SLOWEST)
         with self._lock:
             if slow in self._stores:
                 return self._stores[slow]
@@ -406,8 +409,8 @@ class S3Carrier:
             )
         if "timed out" in text or "TimedOut" in text:
             return Hung("no answer in time")
-        if found := re.search(r"invalid peer certificate: \w+|certificate[^\n\"]*", text):
-            return SSLError(endpoint_url=self._settings["store"]["endpoint"], error=found[0])
+        if found := re.search(r"InvalidCertificate\(\s*(\w+)", text):
+            return SSLError(endpoint_url=self._settings["store"]["endpoint"], error=found[1])
         number = re.search(r"code: (\d+),", text)
         said = re.search(r"HTTP error: ([^\n]*)", text)
         reason = said[1] if said else "the connection broke off"
