@@ -18,6 +18,7 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import TransferError
+from tests.contract.stores import Harbour
 from tests.servers import silent, tcp_proxy
 from tests.servers.moto import Moto
 from tests.stores.test_s3 import profiles
@@ -372,3 +373,28 @@ def test_a_forked_process_moves_files_too(bucket: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _FORKED, f"s3://{bucket}/x", str(tmp_path / "local")]
     subprocess.run(command, check=True, timeout=60)
     assert mlartifacts.filesystem("s3").cat_file(f"{bucket}/x") == b"child"
+
+
+@pytest.mark.parametrize("name", ["runs-s3", "models-s3"])
+def test_what_lies_on_s3_is_carried(
+    name: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    store = opened(name)
+    store.seed({"tree/a": b"a", "tree/large": LARGE})
+    fs, path = mlartifacts.url_to_fs(store.uri("tree"))
+    carrier = fs.carrier(path)
+    assert carrier.takes(f"{path}/a")
+    assert b"".join(carrier.read(f"{path}/large", 1, 3, None)) == LARGE[1:3]
+    with pytest.raises(FileNotFoundError) as caught:
+        carrier.read(f"{path}/missing", 0, 1, None)
+    assert caught.value.filename == f"{path}/missing"
+    assert found(mlartifacts.download(store.uri("tree"))) == {"a": b"a", "large": LARGE}
+    if name == "models-s3":
+        for write in (carrier.write, lambda path, data: carrier.write_pieces(path, data, 1, 1)):
+            with pytest.raises(OSError, match="only be read"):
+                write(f"{path}/a", b"x")
+        return
+    carrier.write(f"{path}/b", b"b")
+    carrier.write_pieces(f"{path}/c", iter([LARGE]), 2**23, 2)
+    assert store.stored()["tree/b"] == b"b"
+    assert store.stored()["tree/c"] == LARGE
