@@ -28,8 +28,9 @@ from mlartifacts.writing import landing, naming, temporary_beside
 
 __all__ = ["MEMORY", "Engine", "Moved"]
 
-#: Bytes of files that are held in memory at once.
-MEMORY = 192 * 2**20
+#: Bytes of files that are held in memory at once: with Python, the drivers and what an allocator
+#: keeps for the next piece, a process stays below twice that.
+MEMORY = 128 * 2**20
 
 # One request costs about as much as so many bytes, so that less is never asked for by itself.
 _PIECE = 8 * 2**20
@@ -51,8 +52,8 @@ _LONGEST_WAIT = 20.0
 _TRANSIENT = (ConnectionError, TimeoutError)
 _TRANSIENT_NUMBERS = frozenset({errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE})
 
-# How long an interrupt waits for what is on its way.
-_LAST_SECONDS = 0.8
+# How long an interrupt waits for what is on its way, and then for what is to be removed.
+_LAST_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,10 @@ class Engine:
         concurrent.futures.wait(waiting, _LAST_SECONDS)
         with self._lock:
             left = list(self._open)
-        for abandon in left:
-            abandon()
+        # At once, and no longer: an answer may never come.
+        abandoning = Pool(len(left))
+        concurrent.futures.wait([abandoning.submit(each) for each in left], _LAST_SECONDS)
+        abandoning.close()
 
     # ---- One file ----------------------------------------------------------------------------
 
@@ -201,7 +204,7 @@ class Engine:
                 passed(file.size)
             md5 = digest.hexdigest()
             return Moved(file, md5, arrived=said is not None and said == md5)
-        with self._budget.holding((_AHEAD + _PARTS_AHEAD + 2) * _PIECE + _BLOCK):
+        with self._budget.holding(self._held(target)):
             if self._target.is_local:
                 self._download(file, target, digest, passed)
             elif self._writes(target):
@@ -211,6 +214,15 @@ class Engine:
             if file.version is None or not self._reads(source):  # that asks for the version
                 self._is_unchanged(file)
         return Moved(file, digest.hexdigest())
+
+    def _held(self, target: str) -> int:
+        """Bytes of a large file that are held while it moves."""
+        read = 1 if self._source.is_local else _AHEAD + 1
+        if self._target.is_local:
+            return read * _PIECE
+        if self._writes(target):
+            return (read + _PARTS_AHEAD) * _PIECE
+        return read * _PIECE + 2 * _BLOCK
 
     def _is_comparable(self, file: File, target: str) -> bool:
         """Whether somebody will list an MD5 to compare with."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from mlartifacts.errors import TransferError
 from tests.contract.stores import Harbour
 from tests.servers import silent, tcp_proxy
 from tests.servers.moto import Moto
+from tests.servers.process import wait_until
 from tests.stores.test_s3 import profiles
 from tests.transfer.trees import found, odd_tree, plant
 
@@ -337,6 +340,30 @@ def test_an_abandoned_write_leaves_nothing(moto_server: Moto, bucket: str) -> No
     (left,) = uploads(moto_server, bucket)
     assert left.encode() in other
     assert not mlartifacts.filesystem("s3").exists(f"{bucket}/x")
+
+
+_UPLOADING = "import sys, mlartifacts; mlartifacts.upload(*sys.argv[1:])"
+
+
+def test_an_interrupt_ends_in_a_second_and_leaves_nothing(
+    moto_server: Moto, proxy: tcp_proxy.Proxy, bucket: str, tmp_path: Path
+) -> None:
+    plant(tmp_path, {"large": LARGE * 8})
+    command = [sys.executable, "-c", _UPLOADING, str(tmp_path / "large"), f"s3://{bucket}/large"]
+    proxy.delay = 0.1
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
+        wait_until(
+            lambda: any("partNumber" in request.target for request in proxy.requests), "a part"
+        )
+        before = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=20)
+        took = time.monotonic() - before
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert took < 3  # the end of the interpreter, on a busy machine, included
+    assert uploads(moto_server, bucket) == []
+    assert not mlartifacts.filesystem("s3").exists(f"{bucket}/large")
 
 
 def test_parts_are_of_one_size(proxy: tcp_proxy.Proxy, bucket: str, tmp_path: Path) -> None:
