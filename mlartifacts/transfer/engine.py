@@ -139,21 +139,27 @@ class Engine:
             By the name at the target.
         """
         pool = Pool(_CARRIED_AT_ONCE if self._reader or self._writer else _AT_ONCE)
-        waiting = {pool.submit(self._move, file, name): name for name, file in files.items()}
+        waiting: dict[concurrent.futures.Future[Moved], str] = {}
         moved, failures = [], {}
         try:
-            for future in concurrent.futures.as_completed(waiting):
-                try:
-                    moved.append(future.result())
-                except Exception as error:
-                    failures[waiting[future]] = error
-                self._progress.file_done()
+            for name, file in files.items():
+                waiting[pool.submit(self._move, file, name)] = name
+            # Once, for all of them: to be woken by each would hold up the threads that work.
+            concurrent.futures.wait(waiting)
         except BaseException:
             self._interrupt(list(waiting))
             raise
         finally:
             pool.close()
             self._ranges.close()
+        for future, name in waiting.items():
+            error = future.exception()
+            if error is None:
+                moved.append(future.result())
+            elif isinstance(error, Exception):
+                failures[name] = error
+            else:
+                raise error
         return moved, failures
 
     def _interrupt(self, waiting: list[concurrent.futures.Future[Moved]]) -> None:
@@ -172,6 +178,12 @@ class Engine:
     # ---- One file ----------------------------------------------------------------------------
 
     def _move(self, file: File, name: str) -> Moved:
+        try:
+            return self._tried(file, name)
+        finally:
+            self._progress.file_done()
+
+    def _tried(self, file: File, name: str) -> Moved:
         tries = 0
         while True:
             tries += 1
@@ -246,8 +258,8 @@ class Engine:
     def _whole(self, file: File) -> list[Any]:
         path = self._source.path(file.name)
         if self._source.is_local:
-            with open(path, "rb") as local:
-                data = [local.read()]
+            with open(path, "rb", buffering=0) as local:
+                data = [local.read(file.size + 1)]
         elif carrier := self._reads(path):
             data = carrier.read(path, 0, file.size, file.version)
         else:
