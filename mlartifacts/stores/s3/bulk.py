@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from mlartifacts.promises import synced
+from mlartifacts.stores.s3 import OBSTORES_OWN
 from mlartifacts.stores.s3.driver import Hung, told_by_name
 
 if TYPE_CHECKING:
@@ -59,12 +60,6 @@ _CONFIG_OPTIONS = frozenset(
     "connect_timeout max_pool_connections read_timeout region_name retries s3 signature_version"
     " connector_args".split()
 )
-# Variables that obstore takes from the environment itself, and cannot be told not to.
-_OBSTORES_OWN = (
-    "AWS_CHECKSUM_ALGORITHM AWS_SERVER_SIDE_ENCRYPTION AWS_SSE_KMS_KEY_ID"
-    " AWS_SSE_BUCKET_KEY_ENABLED AWS_SSE_CUSTOMER_KEY_BASE64 AWS_PROXY_URL AWS_PROXY_CA_CERTIFICATE"
-    " AWS_PROXY_EXCLUDES AWS_DEFAULT_CONTENT_TYPE AWS_DEFAULT_HEADERS AWS_METADATA_ENDPOINT"
-).split()
 # Which of these botocore would go through, and which obstore, they decide differently.
 _PROXIES = "http_proxy https_proxy all_proxy".split()
 
@@ -109,7 +104,7 @@ def carrier(fs: S3ArtifactFileSystem, bucket: str) -> S3Carrier | None:
 def _is_known(fs: Any, bucket: str) -> bool:
     """Whether the filesystem has no setting that obstore lacks."""
     variables = {name.lower() for name, value in os.environ.items() if value}
-    if any(name in variables for name in _PROXIES) or any(map(os.environ.get, _OBSTORES_OWN)):
+    if any(name in variables for name in _PROXIES) or any(map(os.environ.get, OBSTORES_OWN)):
         return False
     if bucket.startswith("arn:") or bucket.endswith("--x-s3"):
         return False
@@ -204,8 +199,15 @@ async def _settings(fs: Any, bucket: str) -> dict[str, Any] | None:
     elif url.scheme == "https" and isinstance(verify, str | os.PathLike):
         with open(verify, "rb") as authorities:
             options["root_certificate"] = authorities.read()
-    wait = config.read_timeout
-    return {"options": options, "wait": wait, "store": settings}
+    retries = _RETRIES
+    if "retries" not in fs.config_kwargs:  # the environment, or a profile, says how often
+        retries = max((config.retries or {}).get("total_max_attempts", _RETRIES + 1) - 1, 0)
+    return {
+        "options": options,
+        "wait": config.read_timeout,
+        "retries": retries,
+        "store": settings,
+    }
 
 
 async def _region_of(fs: Any, bucket: str) -> str | None:
@@ -367,7 +369,7 @@ class S3Carrier:
                 client_options=options,
                 # A quick refusal is asked about again, and a wait that was in vain is not.
                 retry_config={
-                    "max_retries": _RETRIES,
+                    "max_retries": self._settings["retries"],
                     "retry_timeout": datetime.timedelta(seconds=min(wait or 60, 60)),
                 },
                 **self._settings["store"],
