@@ -164,6 +164,7 @@ def _interleaved(
     kept = f"{place.base}/kept"
     if direction == "down":
         _run("ours", "up", kept, source, place.env)
+        shutil.rmtree(f"{source}.warm")
     for turn in range(arguments.rounds):
         for way in ways:
             local = str(folder / f"work-{turn}-{way}")

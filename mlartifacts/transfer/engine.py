@@ -138,52 +138,59 @@ class Engine:
         failures : dict of str to Exception
             By the name at the target.
         """
-        pool = Pool(_CARRIED_AT_ONCE if self._reader or self._writer else _AT_ONCE)
-        waiting: dict[concurrent.futures.Future[Moved], str] = {}
-        moved, failures = [], {}
+        left = collections.deque(files.items())
+        moved: list[Moved] = []
+        failures: dict[str, Exception] = {}
+        at_once = _CARRIED_AT_ONCE if self._reader or self._writer else _AT_ONCE
+        pool = Pool(at_once)
+        working: list[concurrent.futures.Future[None]] = []
         try:
-            for name, file in files.items():
-                waiting[pool.submit(self._move, file, name)] = name
-            # Once, for all of them: to be woken by each would hold up the threads that work.
-            concurrent.futures.wait(waiting)
+            # A task for each thread and none for each file: to hand them out, and to be woken by
+            # each, would keep the threads from their work.
+            workers = range(min(at_once, len(left)))
+            working += [pool.submit(self._work_off, left, moved, failures) for _ in workers]
+            for worker in working:
+                worker.result()
         except BaseException:
-            self._interrupt(list(waiting))
+            left.clear()
+            self._interrupt(working)
             raise
         finally:
             pool.close()
             self._ranges.close()
-        for future, name in waiting.items():
-            error = future.exception()
-            if error is None:
-                moved.append(future.result())
-            elif isinstance(error, Exception):
-                failures[name] = error
-            else:
-                raise error
         return moved, failures
 
-    def _interrupt(self, waiting: list[concurrent.futures.Future[Moved]]) -> None:
+    def _work_off(
+        self,
+        left: collections.deque[tuple[str, File]],
+        moved: list[Moved],
+        failures: dict[str, Exception],
+    ) -> None:
+        while True:
+            try:
+                name, file = left.popleft()
+            except IndexError:
+                return
+            try:
+                moved.append(self._move(file, name))
+            except Exception as error:
+                failures[name] = error
+            self._progress.file_done()
+
+    def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
         self._budget.stop()
-        for future in waiting:
-            future.cancel()
-        concurrent.futures.wait(waiting, _LAST_SECONDS)
+        concurrent.futures.wait(working, _LAST_SECONDS)
         with self._lock:
-            left = list(self._open)
+            abandons = list(self._open)
         # At once, and no longer: an answer may never come.
-        abandoning = Pool(len(left))
-        concurrent.futures.wait([abandoning.submit(each) for each in left], _LAST_SECONDS)
+        abandoning = Pool(len(abandons))
+        concurrent.futures.wait([abandoning.submit(each) for each in abandons], _LAST_SECONDS)
         abandoning.close()
 
     # ---- One file ----------------------------------------------------------------------------
 
     def _move(self, file: File, name: str) -> Moved:
-        try:
-            return self._tried(file, name)
-        finally:
-            self._progress.file_done()
-
-    def _tried(self, file: File, name: str) -> Moved:
         tries = 0
         while True:
             tries += 1
