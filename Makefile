@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers lint format bench docs clean
+.PHONY: help demo test servers lint format bench bench-transfer docs clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## write and read artifacts of a run in a local folder, in under a minute
 	@$(BIN)/python examples/demo.py
@@ -33,6 +33,9 @@ format: $(VENV)/.dev ## let ruff format and mend what it can
 
 bench: $(VENV)/.dev ## measure against the raw drivers, side by side
 	$(BIN)/python -m benchmarks
+
+bench-transfer: $(VENV)/.dev ## measure transfers beside MLflow, boto3, s3fs, pyarrow and obstore
+	$(BIN)/python -m benchmarks.transfer
 
 docs: $(VENV)/.dev ## run the snippets of the README and the docstrings
 	$(BIN)/python -m pytest tests/test_readme.py -q

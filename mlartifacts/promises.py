@@ -35,6 +35,7 @@ from fsspec.implementations.local import LocalFileSystem, make_path_posix, trail
 from fsspec.utils import glob_translate, isfilelike, other_paths, stringify_path
 
 from mlartifacts import reading  # noqa: F401  (registers its cache with fsspec)
+from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment, values
 from mlartifacts.errors import ArtifactError, InvalidURI
 from mlartifacts.reading import checked
@@ -384,6 +385,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def unfit(self, path: str) -> str | None:
         """Why the store cannot hold a name; ``None`` where it can, as far as is known."""
+        return None
+
+    def carrier(self, path: str) -> Carrier | None:
+        """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None
 
     # ---- Errors --------------------------------------------------------------------------

@@ -20,8 +20,10 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 
 from mlartifacts.access import url_to_fs
+from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidURI, UnknownScheme
+from mlartifacts.filesystems.carrying import DelegatingCarrier
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.registry import store_for, store_of
 from mlartifacts.tracking.resolver import Resolver, resolver_for, tracking_uri_of
@@ -193,6 +195,16 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     async def _target(self, path: str) -> Place:
         """Where `path` is written: where it is found, if it is there."""
         return (await self._places(path, hopeful=True))[0]
+
+    def carrier(self, path: str) -> Carrier | None:
+        """What moves many files faster, if the directory's store has such a thing."""
+        if self.asynchronous:
+            return None
+        place = self.places(path)[0]
+        offered = getattr(place.fs, "carrier", None)
+        if offered is None or offered(place.path) is None:
+            return None
+        return DelegatingCarrier(self)
 
     # ---- Looking -------------------------------------------------------------------------
 

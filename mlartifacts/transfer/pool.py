@@ -24,13 +24,14 @@ class Pool:
     Parameters
     ----------
     threads : int
+        How many there are at most; one begins where there is something to do and none is idle.
     """
 
     def __init__(self, threads: int) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._most = threads
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
 
     def submit(self, act: Callable[..., T], *args: Any) -> Future[T]:
         """Have something done by the next thread that is free."""
@@ -45,6 +46,9 @@ class Pool:
                 future.set_exception(error)
 
         self._tasks.put(task)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._most:
+            self._threads.append(threading.Thread(target=self._work, daemon=True))
+            self._threads[-1].start()
         return future
 
     def close(self) -> None:
@@ -53,7 +57,14 @@ class Pool:
             self._tasks.put(None)
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while True:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                self._idle.release()
+                task = self._tasks.get()
+            if task is None:
+                return
             task()
 
 

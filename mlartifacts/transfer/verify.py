@@ -11,13 +11,16 @@ from mlartifacts.transfer.trees import End, File, md5_of
 
 __all__ = ["verify"]
 
+# Files that are sooner asked about one by one than by a listing of all that is there.
+_ASKED_ONE_BY_ONE = 3
+
 
 def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
     The size always; the MD5 where the bytes passed here and a store lists one. What a store
     lists need not be one (S3's ETag of an encrypted object), so a difference is looked into by
-    reading the file.
+    reading the file. A store that said the MD5 when it had taken the file is not asked again.
 
     Parameters
     ----------
@@ -30,11 +33,13 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
     dict of str to Exception
         The files that were wrong.
     """
-    listed = {} if target.is_local else _listed(target)
+    moved = list(moved)
+    asked = [name for name, each in moved if not each.arrived]
+    listed = _listed(target) if len(asked) > _ASKED_ONE_BY_ONE and not target.is_local else {}
     failures: dict[str, Exception] = {}
     for name, each in moved:
         try:
-            there = listed.get(name) if listed else target.file(name)
+            there = each.file if each.arrived else listed.get(name) if listed else target.file(name)
             _compare(source, target, name, each, there)
         except Exception as error:
             failures[name] = error
@@ -55,7 +60,7 @@ def _compare(source: End, target: End, name: str, moved: Moved, there: File | No
     if there.size != moved.file.size:
         reason = f"{there.size} bytes arrived of {moved.file.size}"
     elif moved.md5 is None:
-        return  # the store copied it itself
+        return  # there is nothing to compare
     elif there.md5 not in {None, moved.md5} and md5_of(target, name) != moved.md5:
         reason = "other bytes arrived than were sent (their MD5 differs)"
     elif moved.file.md5 not in {None, moved.md5}:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from mlartifacts.carrying import Carrier
+from mlartifacts.filesystems.carrying import DelegatingCarrier
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.filesystems.models import STORE
 from mlartifacts.promises import texts
@@ -32,6 +35,10 @@ class ModelsFileSystem(DelegatingFileSystem):
             _refuse(self._strip_protocol(path))
         return super().open(path, mode, *args, **kwargs)
 
+    def carrier(self, path: str) -> Carrier | None:
+        offered = super().carrier(path)
+        return None if offered is None else _Reading(self)
+
     async def _pipe_file(self, path: str, value: Any, *args: Any, **kwargs: Any) -> None:
         _refuse(path)
 
@@ -55,6 +62,14 @@ class ModelsFileSystem(DelegatingFileSystem):
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
         _refuse(texts(path)[0])
+
+
+class _Reading(DelegatingCarrier):
+    def write(self, path: str, data: Any) -> NoReturn:
+        _refuse(path)
+
+    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> NoReturn:
+        _refuse(path)
 
 
 def _refuse(path: str) -> NoReturn:

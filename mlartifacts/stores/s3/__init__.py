@@ -16,7 +16,7 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.store import Store
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["FULL_CHECKSUMS", "STORE", "UPLOAD_ARGUMENTS"]
+__all__ = ["FULL_CHECKSUMS", "OBSTORES_OWN", "STORE", "UPLOAD_ARGUMENTS"]
 
 _ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 _IGNORE_TLS = "MLFLOW_S3_IGNORE_TLS"
@@ -46,6 +46,13 @@ UPLOAD_ARGUMENTS = FULL_CHECKSUMS | frozenset(
     " SSECustomerKeyMD5 SSEKMSEncryptionContext SSEKMSKeyId ServerSideEncryption StorageClass"
     " Tagging WebsiteRedirectLocation".split()
 )
+
+#: Variables that obstore takes from the environment itself, and cannot be told not to.
+OBSTORES_OWN = (
+    "AWS_CHECKSUM_ALGORITHM AWS_SERVER_SIDE_ENCRYPTION AWS_SSE_KMS_KEY_ID"
+    " AWS_SSE_BUCKET_KEY_ENABLED AWS_SSE_CUSTOMER_KEY_BASE64 AWS_PROXY_URL AWS_PROXY_CA_CERTIFICATE"
+    " AWS_PROXY_EXCLUDES AWS_DEFAULT_CONTENT_TYPE AWS_DEFAULT_HEADERS"
+).split()
 
 #: What is an endpoint for certain: Amazon's, a port, an address (which no bucket may look like).
 _ENDPOINT_HOST = re.compile(
@@ -216,6 +223,8 @@ STORE = Store(
         *("AWS_MAX_ATTEMPTS", "AWS_REQUEST_CHECKSUM_CALCULATION"),
         *("AWS_RESPONSE_CHECKSUM_VALIDATION", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "HOME"),
         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        # What transfers heed, too.
+        *("ALL_PROXY", "all_proxy", *OBSTORES_OWN),
     ),
     extra="s3",
     package="s3fs",

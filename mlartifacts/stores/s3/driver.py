@@ -41,7 +41,7 @@ from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["Hung", "S3Driver"]
+__all__ = ["Hung", "S3Driver", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -139,7 +139,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             given.update(arguments)
         settings = {name: value for name, value in given.items() if name not in not_for}
         if method.__name__ in _NAMED_BY_KEY:
-            settings = {**_told_by_name(kwargs["Key"]), **settings}
+            settings = {**told_by_name(kwargs["Key"]), **settings}
         # A copy reads its source by the key that everything is encrypted with.
         encryption = {name: value for name, value in settings.items() if "SSECustomer" in name}
         settings |= {f"CopySource{name}": value for name, value in encryption.items()}
@@ -311,7 +311,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             return
         await self._refuse_existing(rpath, mode)
         # s3fs tells the type by the local name, and would have it win.
-        told = {**_told_by_name(rpath), **self.s3_additional_kwargs, **kwargs}
+        told = {**told_by_name(rpath), **self.s3_additional_kwargs, **kwargs}
         if "ContentType" in told:
             kwargs["ContentType"] = told["ContentType"]
         async with self._leaving_nothing():
@@ -423,7 +423,8 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             raise ClientError({"Error": failure}, "DeleteObjects")
 
 
-def _told_by_name(name: str) -> dict[str, str]:
+def told_by_name(name: str) -> dict[str, str]:
+    """What an object's name says of its type, as MLflow reads it."""
     kind, encoding = mimetypes.guess_type(name)
     told = {"ContentType": kind, "ContentEncoding": encoding}
     return {header: value for header, value in told.items() if value is not None}

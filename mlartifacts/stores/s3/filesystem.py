@@ -30,6 +30,7 @@ from botocore.exceptions import (
     UnknownSignatureVersionError,
 )
 
+from mlartifacts.carrying import Carrier
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.s3 import STORE
@@ -100,6 +101,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **_over_the_environment(explicit))
         self._endpoint_host = urlsplit(self.endpoint_url or "").netloc
+        self._carriers: dict[str, Carrier | None] = {}
 
     def unstrip_protocol(self, name: str) -> str:
         """The URL of a path, in the scheme that the filesystem was opened with."""
@@ -107,6 +109,14 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
             return super().unstrip_protocol(name)
         bucket, _, key = self._strip_protocol(name).partition("/")
         return f"{self.root_uri.scheme}://{bucket}@{self.root_uri.netloc}/{key}"
+
+    def carrier(self, path: str) -> Carrier | None:
+        from mlartifacts.stores.s3 import bulk
+
+        bucket, _, _ = self.split_path(path)
+        if bucket not in self._carriers:
+            self._carriers[bucket] = bulk.carrier(self, bucket)
+        return self._carriers[bucket]
 
     # ---- Errors --------------------------------------------------------------------------
 

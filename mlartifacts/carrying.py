@@ -1,0 +1,61 @@
+"""What moves the bytes of many files faster than a driver's own filesystem does.
+
+A store may offer a carrier for a directory (:meth:`~mlartifacts.promises.ArtifactFileSystem.
+carrier`). It keeps the promises of its filesystem, or is not offered: what it cannot carry, the
+filesystem does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+__all__ = ["Carrier"]
+
+
+class Carrier(Protocol):
+    """Reads and writes whole files and ranges; the errors are the filesystem's.
+
+    Every method may be called by many threads at once.
+    """
+
+    def takes(self, path: str) -> bool:
+        """Whether it can carry a file of this name."""
+
+    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+        """The bytes from `start` to `end`, as buffers that follow each other.
+
+        Parameters
+        ----------
+        path : str
+        start, end : int
+            Below the size of the file, `end` at most that.
+        version : str or None
+            What :meth:`~fsspec.AbstractFileSystem.info` said as ``ETag``.
+
+        Raises
+        ------
+        OSError
+            ``ESTALE``: the file is of another version.
+        """
+
+    def write(self, path: str, data: Any) -> str | None:
+        """Write a file at once; the MD5 that its store then says of it, if it says one."""
+
+    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+        """Write a large file; nothing of it is left where `pieces` raises, or anything else does.
+
+        The store is sent a checksum of every part, and refuses what arrives otherwise.
+
+        Parameters
+        ----------
+        path : str
+        pieces : iterator of bytes
+        part : int
+            Bytes of a part.
+        ahead : int
+            How many parts may be on their way at once.
+        """
+
+    def abandon(self, path: str) -> None:
+        """Remove what a :meth:`write_pieces` that goes on has brought; it will fail then."""

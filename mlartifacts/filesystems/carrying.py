@@ -1,0 +1,72 @@
+"""The carrier of a delegating filesystem: those of the stores that its paths lie in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mlartifacts.carrying import Carrier
+
+if TYPE_CHECKING:
+    from mlartifacts.filesystems.delegating import DelegatingFileSystem, Place
+
+__all__ = ["DelegatingCarrier"]
+
+
+class DelegatingCarrier:
+    """Carries what lies in one place for certain, and leaves the rest to the filesystem.
+
+    Parameters
+    ----------
+    fs : DelegatingFileSystem
+    """
+
+    def __init__(self, fs: DelegatingFileSystem) -> None:
+        self._fs = fs
+        # A file is asked about twice, one thread's soon after the other's.
+        self._found = functools.lru_cache(maxsize=256)(self._find)
+
+    def takes(self, path: str) -> bool:
+        """Whether the store of a path has a carrier that takes it."""
+        return self._found(path) is not None
+
+    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+        """The bytes from `start` to `end`; looked for elsewhere where they are not."""
+        carrier, place = self._sure(path)
+        try:
+            with place.explaining():
+                return carrier.read(place.path, start, end, version)
+        except FileNotFoundError:
+            return [self._fs.cat_file(path, start, end)]
+
+    def write(self, path: str, data: Any) -> str | None:
+        """Write a file at once."""
+        carrier, place = self._sure(path)
+        with place.explaining():
+            return carrier.write(place.path, data)
+
+    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+        """Write a large file."""
+        carrier, place = self._sure(path)
+        with place.explaining():
+            carrier.write_pieces(place.path, pieces, part, ahead)
+
+    def abandon(self, path: str) -> None:
+        """Remove what a write that goes on has brought."""
+        carrier, place = self._sure(path)
+        carrier.abandon(place.path)
+
+    def _sure(self, path: str) -> tuple[Carrier, Place]:
+        found = self._found(path)
+        assert found is not None, "it does not take the path"
+        return found
+
+    def _find(self, path: str) -> tuple[Carrier, Place] | None:
+        places = self._fs.places(path)
+        if len(places) != 1 or not places[0].rest:
+            return None
+        (place,) = places
+        offered = getattr(place.fs, "carrier", None)
+        carrier: Carrier | None = None if offered is None else offered(place.path)
+        return (carrier, place) if carrier is not None and carrier.takes(place.path) else None

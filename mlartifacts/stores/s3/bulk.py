@@ -1,0 +1,421 @@
+"""The bytes of transfers through obstore, which is written in Rust.
+
+A request costs aiobotocore one to two milliseconds of CPU and obstore a tenth of that. What is
+said to the server is botocore's business here too: the credentials, the endpoint and how buckets
+are addressed are asked of the filesystem's own client.
+
+Where a setting means something to botocore that obstore does not know, there is no carrier, and
+s3fs carries the bytes: nothing is dropped. The synchronous calls are used, on threads, as the
+asynchronous ones may crash the interpreter at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import functools
+import inspect
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
+
+from mlartifacts.promises import synced
+from mlartifacts.stores.s3 import OBSTORES_OWN
+from mlartifacts.stores.s3.driver import Hung, told_by_name
+
+if TYPE_CHECKING:
+    from mlartifacts.stores.s3.filesystem import S3ArtifactFileSystem
+
+__all__ = ["S3Carrier", "carrier"]
+
+T = TypeVar("T")
+
+# Upload arguments that obstore knows as attributes of an object, and as settings of a store.
+_ATTRIBUTES = {
+    "CacheControl": "Cache-Control",
+    "ContentDisposition": "Content-Disposition",
+    "ContentEncoding": "Content-Encoding",
+    "ContentLanguage": "Content-Language",
+    "ContentType": "Content-Type",
+    "StorageClass": "Storage-Class",
+}
+_SETTINGS = {
+    "BucketKeyEnabled": "sse_bucket_key_enabled",
+    "SSEKMSKeyId": "sse_kms_key_id",
+    "ServerSideEncryption": "server_side_encryption",
+}
+_ENCRYPTIONS = frozenset({"AES256", "aws:kms", "aws:kms:dsse"})
+# Options of the filesystem whose meaning is kept.
+_CLIENT_OPTIONS = frozenset(
+    "aws_access_key_id aws_secret_access_key aws_session_token endpoint_url region_name verify"
+    " use_ssl".split()
+)
+_CONFIG_OPTIONS = frozenset(
+    "connect_timeout max_pool_connections read_timeout region_name retries s3 signature_version"
+    " connector_args".split()
+)
+# Which of these botocore would go through, and which obstore, they decide differently.
+_PROXIES = "http_proxy https_proxy all_proxy".split()
+
+# Bytes of what an answer is taken in.
+_PIECE = 2**20
+# obstore refuses them in names.
+_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
+_ASCII = re.compile(r"[\x20-\x7e]*")
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+# What an upload is given to arrive besides the wait for its answer: obstore's timeout for the
+# answer begins with the upload, and would end slow ones that go on well.
+_SLOWEST = 2**16  # bytes a second
+_AT_ONCE_SENT = 2**16  # what the sockets' buffers take
+_PART = 2**23  # a usual part: smaller ones wait as long, in the same client
+_LONGEST = datetime.timedelta(days=365)
+_RETRIES = 3
+# How long credentials that are renewed count; botocore renews them ten minutes before their end.
+_FRESH = datetime.timedelta(minutes=9)
+# The process that obstore's threads are in: a fork has none.
+_process: int | None = None
+
+
+def carrier(fs: S3ArtifactFileSystem, bucket: str) -> S3Carrier | None:
+    """What carries a bucket's bytes; ``None`` where s3fs must."""
+    global _process
+    try:
+        import obstore  # noqa: F401
+    except ImportError:
+        return None
+    if _process not in {None, os.getpid()} or not _is_known(fs, bucket):
+        return None
+    try:
+        settings = synced(fs.loop, _settings, fs, bucket)
+    except (BotoCoreError, ClientError, OSError):
+        return None  # s3fs says it better, at the first request
+    if settings is None:
+        return None
+    _process = os.getpid()
+    return S3Carrier(fs, bucket, settings)
+
+
+def _is_known(fs: Any, bucket: str) -> bool:
+    """Whether the filesystem has no setting that obstore lacks."""
+    variables = {name.lower() for name, value in os.environ.items() if value}
+    if any(name in variables for name in _PROXIES) or any(map(os.environ.get, OBSTORES_OWN)):
+        return False
+    if bucket.startswith("arn:") or bucket.endswith("--x-s3"):
+        return False
+    s3 = fs.config_kwargs.get("s3") or {}
+    return not (
+        fs.asynchronous
+        or fs.version_aware
+        or fs.req_kw
+        or not fs._session_is_owned
+        or fs.client_kwargs.keys() - _CLIENT_OPTIONS
+        or fs.config_kwargs.keys() - _CONFIG_OPTIONS
+        or s3.keys() - {"addressing_style"}
+        or not _carries(fs.s3_additional_kwargs)
+    )
+
+
+def _carries(arguments: Mapping[str, Any]) -> bool:
+    """Whether obstore can say all of the upload arguments."""
+    known = {*_ATTRIBUTES, *_SETTINGS, "Metadata"}
+    if arguments.keys() - known:
+        return False
+    if arguments.get("ServerSideEncryption", "AES256") not in _ENCRYPTIONS:
+        return False
+    if not isinstance(arguments.get("BucketKeyEnabled", False), bool):
+        return False
+    texts = {n: v for n, v in arguments.items() if n not in {"Metadata", "BucketKeyEnabled"}}
+    metadata = arguments.get("Metadata", {})
+    headers = {header.lower() for header in _ATTRIBUTES.values()}
+    return (
+        all(
+            isinstance(v, str) and _ASCII.fullmatch(v)
+            for v in (*texts.values(), *metadata.values())
+        )
+        and all(_ASCII.fullmatch(name) for name in metadata)
+        and not any(name.lower() in headers for name in metadata)
+    )
+
+
+async def _settings(fs: Any, bucket: str) -> dict[str, Any] | None:
+    """What botocore would do for this bucket, in obstore's words."""
+    await fs.set_session()
+    client = await fs.get_s3(bucket)
+    config = client.meta.config
+    anonymous = fs.anon or getattr(config.signature_version, "__name__", "") == "UNSIGNED"
+    if config.signature_version not in {"s3v4", None} and not anonymous:
+        return None
+    if config.proxies or config.client_cert:
+        return None
+    url = urlsplit(
+        await client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    )
+    virtual = url.netloc.startswith(f"{bucket}.")
+    if not url.path.endswith("/k" if virtual else f"/{bucket}/k"):
+        return None
+    prefix = url.path.removesuffix("/k" if virtual else f"/{bucket}/k")
+    region = client.meta.region_name
+    region = "us-east-1" if region in {None, "aws-global"} else region
+    if ".amazonaws.com" in url.netloc and await _region_of(fs, bucket) not in {None, region}:
+        return None  # botocore follows the bucket to its region
+    endpoint = f"{url.scheme}://{url.netloc}{prefix}"
+    settings: dict[str, Any] = {
+        "endpoint": endpoint,
+        "aws_endpoint_url_s3": endpoint,
+        "region": region,
+        "virtual_hosted_style_request": virtual,
+        "skip_signature": bool(anonymous),
+        # What the environment may say otherwise.
+        "unsigned_payload": False,
+        "s3_express": False,
+        "request_payer": False,
+    }
+    if config.request_checksum_calculation == "when_supported":
+        settings["checksum_algorithm"] = "SHA256"
+    settings |= {
+        _SETTINGS[name]: value
+        for name, value in fs.s3_additional_kwargs.items()
+        if name in _SETTINGS
+    }
+    if not anonymous:
+        settings["credential_provider"] = _Credentials(fs, client._request_signer._credentials)
+    options: dict[str, Any] = {
+        "allow_http": url.scheme == "http",
+        "allow_invalid_certificates": False,
+        "connect_timeout": datetime.timedelta(seconds=config.connect_timeout or 60),
+        "timeout": _LONGEST,
+    }
+    verify = fs.client_kwargs.get("verify")
+    if verify is None:
+        verify = client._endpoint.http_session._verify
+    if url.scheme == "https" and verify is False:
+        options["allow_invalid_certificates"] = True
+    elif url.scheme == "https" and isinstance(verify, str | os.PathLike):
+        with open(verify, "rb") as authorities:
+            options["root_certificate"] = authorities.read()
+    retries = _RETRIES
+    if "retries" not in fs.config_kwargs:  # the environment, or a profile, says how often
+        retries = max((config.retries or {}).get("total_max_attempts", _RETRIES + 1) - 1, 0)
+    return {
+        "options": options,
+        "wait": config.read_timeout,
+        "retries": retries,
+        "store": settings,
+    }
+
+
+async def _region_of(fs: Any, bucket: str) -> str | None:
+    client = await fs.get_s3(bucket)
+    try:
+        answer = await client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region: str | None = headers.get("x-amz-bucket-region")
+    return region
+
+
+class _Credentials:
+    """Gives obstore the credentials that botocore has, again where they are renewed."""
+
+    def __init__(self, fs: Any, credentials: Any) -> None:
+        self._loop = fs.loop
+        self._credentials = credentials
+
+    def __call__(self) -> dict[str, Any]:
+        frozen = synced(self._loop, self._frozen)
+        renewed = hasattr(self._credentials, "refresh_needed")
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.datetime.now(datetime.UTC) + _FRESH if renewed else None,
+        }
+
+    async def _frozen(self) -> Any:
+        frozen = self._credentials.get_frozen_credentials()
+        return await frozen if inspect.isawaitable(frozen) else frozen
+
+
+class S3Carrier:
+    """Carries the bytes of one bucket.
+
+    Parameters
+    ----------
+    fs : S3ArtifactFileSystem
+        Whose promises are kept.
+    bucket : str
+    settings : dict
+    """
+
+    def __init__(self, fs: S3ArtifactFileSystem, bucket: str, settings: dict[str, Any]) -> None:
+        self._fs = fs
+        self._bucket = bucket
+        self._settings = settings
+        arguments = fs.s3_additional_kwargs
+        self._attributes = {
+            **{_ATTRIBUTES[n]: v for n, v in arguments.items() if n in _ATTRIBUTES},
+            **arguments.get("Metadata", {}),
+        }
+        self._stores: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self._before: dict[str, frozenset[str]] = {}
+
+    def takes(self, path: str) -> bool:
+        """Whether obstore can say the name."""
+        bucket, key, version = self._fs.split_path(path)
+        return bucket == self._bucket and not version and not _UNNAMEABLE.search(key)
+
+    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+        """The bytes from `start` to `end`."""
+        if start == end:
+            return []
+        import obstore
+
+        key = self._key(path)
+        asked: dict[str, Any] = {"range": (start, end)}
+        if version is not None:
+            asked["if_match"] = version
+        store = self._store(0)
+
+        def get() -> list[Any]:
+            answer = obstore.get(store, key, options=asked)
+            # Short pieces use memory again that is there; a long one takes new pages each time.
+            return [answer.bytes()] if end - start <= _PIECE else [*answer.stream(_PIECE)]
+
+        return self._explained(path, "GetObject", get)
+
+    def write(self, path: str, data: Any) -> str | None:
+        """Write an object at once."""
+        import obstore
+
+        key = self._key(path)
+        store = self._store(len(data))
+        put = functools.partial(obstore.put, store, key, data, use_multipart=False)
+        answer = self._explained(path, "PutObject", lambda: put(attributes=self._described(key)))
+        found = _MD5.fullmatch(answer["e_tag"] or "")
+        return found[1] if found else None
+
+    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+        """Write an object in parts."""
+        import obstore
+
+        key = self._key(path)
+        store = self._store(part)
+        put = functools.partial(obstore.put, store, key, chunk_size=part, max_concurrency=ahead)
+        with self._lock:
+            self._before[key] = self._uploads(key)
+        try:
+            self._explained(
+                path,
+                "UploadPart",
+                lambda: put(file=pieces, use_multipart=True, attributes=self._described(key)),
+            )
+        finally:
+            with self._lock:
+                self._before.pop(key, None)
+
+    def abandon(self, path: str) -> None:
+        """Abort the upload of an object that is being written."""
+        key = self._key(path)
+        with self._lock:
+            before = self._before.pop(key, None)
+        if before is None:
+            return
+        for upload in self._uploads(key) - before:
+            with contextlib.suppress(OSError):
+                self._fs.call_s3(
+                    "abort_multipart_upload", Bucket=self._bucket, Key=key, UploadId=upload
+                )
+
+    def _uploads(self, key: str) -> frozenset[str]:
+        try:
+            answer = self._fs.call_s3("list_multipart_uploads", Bucket=self._bucket, Prefix=key)
+        except (ConnectionError, FileNotFoundError, TimeoutError):
+            raise
+        except OSError:  # not everybody who may write may list
+            return frozenset()
+        uploads = answer.get("Uploads", [])
+        return frozenset(each["UploadId"] for each in uploads if each["Key"] == key)
+
+    def _key(self, path: str) -> str:
+        _, key, _ = self._fs.split_path(path)
+        return str(key)
+
+    def _described(self, key: str) -> dict[str, str]:
+        named = {_ATTRIBUTES[name]: value for name, value in told_by_name(key).items()}
+        return {**named, **self._attributes}
+
+    def _store(self, size: int) -> Any:
+        """A client that waits for an upload of this size."""
+        from obstore.store import S3Store
+
+        wait = self._settings["wait"]
+        slow = 0 if size <= _AT_ONCE_SENT else -(-max(size, _PART) // _SLOWEST)
+        with self._lock:
+            if slow in self._stores:
+                return self._stores[slow]
+            options = dict(self._settings["options"])
+            if wait is not None:
+                options["read_timeout"] = datetime.timedelta(seconds=wait + slow)
+            store = S3Store(
+                self._bucket,
+                client_options=options,
+                # A quick refusal is asked about again, and a wait that was in vain is not.
+                retry_config={
+                    "max_retries": self._settings["retries"],
+                    "retry_timeout": datetime.timedelta(seconds=min(wait or 60, 60)),
+                },
+                **self._settings["store"],
+            )
+            self._stores[slow] = store
+            return store
+
+    # ---- Errors --------------------------------------------------------------------------
+
+    def _explained(self, path: str, operation: str, act: Callable[[], T]) -> T:
+        """Do something, and raise the filesystem's errors in the place of obstore's.
+
+        These hold all of an answer, and with it what was signed.
+        """
+        from obstore.exceptions import BaseError
+
+        try:
+            return act()
+        except (BaseError, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and error.filename is not None:
+                raise  # the source's
+            plain = self._plain(str(error), operation)
+        raise self._fs._explain(plain, path) from plain
+
+    def _plain(self, text: str, operation: str) -> Any:
+        """The error that botocore would have raised, without what it does not say."""
+        if status := re.search(r"status code: (\d{3})", text):
+            code = re.search(r"<Code>([^<]*)</Code>", text)
+            message = re.search(r"<Message>([^<]*)</Message>", text)
+            return ClientError(
+                {
+                    "Error": {
+                        "Code": code[1] if code else status[1],
+                        "Message": message[1] if message else "",
+                    },
+                    "ResponseMetadata": {"HTTPStatusCode": int(status[1])},
+                },
+                operation,
+            )
+        if "timed out" in text or "TimedOut" in text:
+            return Hung("no answer in time")
+        if found := re.search(r"InvalidCertificate\(\s*(\w+)", text):
+            return SSLError(endpoint_url=self._settings["store"]["endpoint"], error=found[1])
+        number = re.search(r"code: (\d+),", text)
+        said = re.search(r"HTTP error: ([^\n]*)", text)
+        reason = said[1] if said else "the connection broke off"
+        if number:
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        return ConnectionAbortedError(errno.ECONNABORTED, reason)

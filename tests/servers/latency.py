@@ -1,0 +1,102 @@
+"""A relay that adds a round trip's time to a server, as a network in between does.
+
+It runs in a process of its own, so that it takes no time from the client that is measured. What
+is on its way to the client waits for as long as the round trip takes, however much that is: the
+bandwidth stays what it was. A new connection costs one round trip more, as TCP's does.
+
+>>> with latency.serve(directory, "http://127.0.0.1:9000", 0.011) as url:
+...     read(endpoint=url)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers.process import LOOPBACK, free_port, running
+
+_ROOT = Path(__file__).parents[2]
+# One read of a socket; and what may be on its way, which a network bounds as well.
+_PIECE = 1 << 18
+_UNDERWAY = 64
+
+
+@contextlib.contextmanager
+def serve(directory: Path, url: str, seconds: float) -> Iterator[str]:
+    """Relay to the server at a URL; gives the URL to ask instead."""
+    parts = urllib.parse.urlsplit(url)
+    port = free_port()
+    command = [sys.executable, "-m", "tests.servers.latency", str(port)]
+    command += [str(parts.hostname), str(parts.port), str(seconds)]
+    with running(command, directory / "latency.log", cwd=_ROOT) as process:
+        process.wait_until(lambda: _listens(port))
+        yield parts._replace(netloc=f"{LOOPBACK}:{port}").geturl()
+
+
+def _listens(port: int) -> bool:
+    with socket.create_connection((LOOPBACK, port), timeout=5):
+        return True
+
+
+async def _relay(client: socket.socket, server: tuple[str, int], seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    with client, socket.socket() as other:
+        other.setblocking(False)
+        for end in (client, other):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await loop.sock_connect(other, server)
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(ExceptionGroup):  # one side broke off: so do both
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pass(client, other, 0))
+                both.create_task(_pass(other, client, seconds))
+
+
+async def _pass(source: socket.socket, target: socket.socket, seconds: float) -> None:
+    """Pass what comes, each piece so long after it came."""
+    loop = asyncio.get_running_loop()
+    if not seconds:
+        while data := await loop.sock_recv(source, _PIECE):
+            await loop.sock_sendall(target, data)
+        target.shutdown(socket.SHUT_WR)
+        return
+    underway: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_UNDERWAY)
+
+    async def take() -> None:
+        data = b"."
+        while data:
+            data = await loop.sock_recv(source, _PIECE)
+            await underway.put((loop.time() + seconds, data))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take())
+        while True:
+            when, data = await underway.get()
+            if (wait := when - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            if not data:
+                break
+            await loop.sock_sendall(target, data)
+    target.shutdown(socket.SHUT_WR)
+
+
+async def _main(port: int, host: str, server_port: int, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server((LOOPBACK, port), backlog=512)
+    listener.setblocking(False)
+    relays: set[asyncio.Task[None]] = set()
+    while True:
+        client, _ = await loop.sock_accept(listener)
+        client.setblocking(False)
+        relay = asyncio.create_task(_relay(client, (host, server_port), seconds))
+        relays.add(relay)
+        relay.add_done_callback(relays.discard)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
