@@ -355,11 +355,10 @@ def test_interrupt(wire: Proxy, s3: Harbour, tmp_path: Path, direction: str) -> 
 # ---- What arrived is what was sent -------------------------------------------------------
 
 
-def test_other_bytes_than_were_sent(
-    s3: Harbour, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_bytes_than_were_sent(opened: Callable[[str], Harbour], here: Path) -> None:
     """A store that keeps something else: said by its listing, and the copy is removed."""
-    fs, root = mlartifacts.url_to_fs(s3.uri("tree"))
+    store = opened("gcs")
+    fs, root = mlartifacts.url_to_fs(store.uri("tree"))
     other = threading.Event()
 
     class Replace(fsspec.callbacks.Callback):  # type: ignore[misc]
@@ -367,10 +366,10 @@ def test_other_bytes_than_were_sent(
             super().relative_update(inc)
             if self.value == self.size and not other.is_set():
                 other.set()
-                s3.seed({"tree/a.txt": b"?"})
+                store.seed({"tree/a.txt": b"?"})
 
     with pytest.raises(TransferError) as caught:
-        mlartifacts.upload(here, s3.uri("tree"), callback=Replace())
+        mlartifacts.upload(here, store.uri("tree"), callback=Replace())
     assert list(caught.value.failures) == ["a.txt"]
     assert "MD5" in str(caught.value)
     assert not fs.exists(f"{root}/a.txt")
