@@ -38,7 +38,7 @@ _AHEAD = 4
 # Parts of an upload: drivers hold one, and the one that is being sent.
 _BLOCK = 16 * 2**20
 _MOST_PARTS = 9000
-_PARTS_AHEAD = 4
+_PARTS_AHEAD = 6
 # Files and ranges at once. A driver's event loop gains nothing from more, but a carrier does: its
 # threads wait for the network, and not for each other.
 _AT_ONCE = 16
