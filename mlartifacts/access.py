@@ -173,6 +173,8 @@ def open_files(
         A list of :class:`fsspec.core.OpenFile`, sorted by path where a pattern was
         expanded; empty where it matched nothing.
     """
+    from glob import has_magic
+
     from fsspec.core import OpenFiles, get_compression
 
     from mlartifacts.opening import ArtifactFile
@@ -188,7 +190,7 @@ def open_files(
     }
     compression = opening.pop("compression", None)
     fs, pattern = url_to_fs(uris, **options)
-    if fs.exists(pattern) or "r" not in mode:
+    if not has_magic(pattern) or "r" not in mode or fs.exists(pattern):
         paths = [pattern]
     else:
         found = fs.glob(pattern, detail=True)
@@ -284,7 +286,7 @@ def to_url(uri: str | os.PathLike[str]) -> str:
     store = store_for(parsed)
     path = store.path(parsed)
     scheme = parsed.scheme or "file"
-    given = "://" in text and scheme not in {"file", "local"}
+    given = text.partition(":")[2].startswith("//") and scheme not in {"file", "local"}
     rest = text.partition("://")[2] if given else store.url(path)
     alias = ALIAS + scheme
     # An alias may be of another store: mlartifacts+https is of MLflow's proxy alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 from fsspec.core import OpenFile
 from fsspec.implementations.cached import LocalTempFile
@@ -17,6 +18,16 @@ class ArtifactFile(OpenFile):  # type: ignore[misc]
 
     fsspec's own closes its files likewise after an exception and after a good end.
     """
+
+    def __enter__(self) -> Any:
+        try:
+            return super().__enter__()
+        except FileNotFoundError as error:
+            # fsspec takes a name for a pattern that was not expanded, and says so instead.
+            own = error.__cause__
+            if isinstance(own, FileNotFoundError) and error.filename is None:
+                raise own from own.__cause__
+            raise
 
     def __exit__(
         self,

@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from glob import has_magic
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
@@ -377,7 +378,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if _has_scheme(type(self), name):
             return name
         root = self.root_uri
-        user = f"{root.username}@" if root.username is not None else ""
+        user = f"{quote(root.username, safe='')}@" if root.username is not None else ""
         path = self._strip_protocol(name)
         if root.netloc:
             return f"{root.scheme}://{user}{root.netloc}/{path.lstrip('/')}"

@@ -8,14 +8,18 @@ write, which it commits, from a broken one, which it abandons.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dis
+import functools
 import io
 import os
 import secrets
 import stat
 import sys
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
@@ -33,6 +37,9 @@ __all__ = [
 
 # The instruction that calls an ``__exit__`` with an exception.
 _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
+# Where fsspec's asynchronous drivers run.
+_DRIVERS_THREAD = "fsspecIO"
+
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8
 
@@ -100,6 +107,25 @@ def create_like(target: str, temporary: str) -> None:
         os.chmod(temporary, mode)  # which creating cuts by the umask
 
 
+# Writes that go on. What is still open when the interpreter ends is abandoned while the threads
+# that can clean up behind it still run.
+_going_on: weakref.WeakSet[WholeWrite] = weakref.WeakSet()
+
+
+@functools.cache
+def _abandon_at_exit() -> None:
+    """Have them abandoned, from the first write on: what is registered last is done first.
+
+    Drivers' connections, which are needed for it, end at exit, too.
+    """
+
+    def abandon() -> None:
+        for writer in list(_going_on):
+            writer.abandon()
+
+    atexit.register(abandon)
+
+
 class WholeWrite(io.BufferedIOBase):
     """A binary file being written, committed by :meth:`close` alone.
 
@@ -138,6 +164,8 @@ class WholeWrite(io.BufferedIOBase):
         self._leaving_at_open = _leaving() if self._handled_at_open is not None else frozenset()
         # A fork's copy is not the parent's write.
         self._process = os.getpid()
+        _going_on.add(self)
+        _abandon_at_exit()
 
     def write(self, data: Any) -> int:
         """Write bytes; into an abandoned file they vanish (a layer above may flush late)."""
@@ -189,6 +217,15 @@ class WholeWrite(io.BufferedIOBase):
         if self._process != os.getpid():
             self._disown()
             return
+        if sys.is_finalizing():
+            return  # nobody is there any more to be waited for
+        if threading.current_thread().name == _DRIVERS_THREAD:
+            # Collected there: it cannot wait for itself.
+            threading.Thread(target=self._clean_up).start()
+        else:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
         try:
             self._abandon()
         except Exception as error:

@@ -110,3 +110,29 @@ def test_locate_shows_no_secret(monkeypatch):
     assert "aHVudGVyMg==" not in repr(location)
     location = mlartifacts.locate("sftp://user:hunter2@host/x")
     assert "hunter2" not in repr(location)
+
+
+@pytest.mark.parametrize(
+    ("uri", "url"),
+    [
+        ("hdfs:/data/a://b", "mlartifacts+hdfs:///data/a:/b"),
+        ("runs:/abc/x://y", "runs://abc/x://y"),
+        ("s3://bucket/x://y", "mlartifacts+s3://bucket/x://y"),
+    ],
+)
+def test_slashes_in_a_path_are_no_host(uri, url):
+    assert mlartifacts.to_url(uri) == url
+
+
+def test_a_user_is_encoded_again():
+    for user in ("a%3Ab", "DOM%2Fuser%40x", "a%2541"):
+        uri = f"ftp://{user}@host/x"
+        fs, path = mlartifacts.url_to_fs(uri)
+        assert fs.unstrip_protocol(path) == uri
+
+
+def test_open_files_of_a_name_is_that_file(tmp_path):
+    files = mlartifacts.open_files(f"file:{tmp_path}/missing.txt")
+    assert len(files) == 1
+    with pytest.raises(FileNotFoundError):
+        files[0].open()

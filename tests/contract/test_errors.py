@@ -82,6 +82,15 @@ def test_missing_by_uri(harbour: Harbour) -> None:
     assert_no_secret(caught.value, harbour)
 
 
+def test_a_missing_name_with_characters_of_patterns(harbour: Harbour) -> None:
+    for name in ("a[1].txt", "a*.txt"):
+        opened = mlartifacts.open(harbour.uri(name), **harbour.options)
+        with pytest.raises(FileNotFoundError) as caught, opened as file:
+            file.read()
+        assert caught.value.errno == errno.ENOENT
+        assert caught.value.filename
+
+
 def test_directory_opened_as_a_file(harbour: Harbour, fs: Any, root: str) -> None:
     harbour.seed({"folder/file": b"x"})
     for read in (

@@ -6,6 +6,8 @@ import concurrent.futures
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,3 +94,27 @@ def test_dask_workers(harbour: Harbour, fs: Any, root: str, dask_client: Any) ->
         for n in range(4)
     ]
     assert dask_client.gather(tasks) == [b"0", b"1", b"2", b"3"]
+
+
+LEFT_OPEN = """
+import sys, mlartifacts
+def opened():
+    with mlartifacts.open(sys.argv[1], "wb", **eval(sys.argv[2])) as file:
+        file.write(bytes(6_000_000))
+        yield
+going_on = opened()
+next(going_on)
+forgotten = mlartifacts.open(sys.argv[1] + "-too", "wb", **eval(sys.argv[2])).open()
+forgotten.write(bytes(6_000_000))
+raise SystemExit(3)
+"""
+
+
+@pytest.mark.writes
+def test_a_process_that_ends_amid_writes(harbour: Harbour) -> None:
+    """It ends, and leaves nothing half-written."""
+    harbour.seed({"file": b"old"})
+    command = [sys.executable, "-c", LEFT_OPEN, harbour.uri("file"), repr(harbour.options)]
+    done = subprocess.run(command, timeout=60, capture_output=True)
+    assert done.returncode == 3, done.stderr.decode()
+    assert harbour.stored() == {"file": b"old"}

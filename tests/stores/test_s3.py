@@ -25,6 +25,7 @@ from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.uri import parse
 from tests.servers import moto, silent, tcp_proxy
 from tests.servers.fixtures import started
+from tests.servers.process import wait_until
 
 BASE = {
     "default_cache_type": "proportional",
@@ -964,3 +965,14 @@ def test_no_letter_of_a_secret_is_logged(secret):
     for each in logging.getLogger("botocore.parsers").filters:
         assert each(record)
     assert record.getMessage() == "<SecretAccessKey><hidden></SecretAccessKey>"
+
+
+def test_a_write_that_is_abandoned_on_the_drivers_thread(moto_server, fs, bucket):
+    """As one in a cycle can be, which is collected anywhere; it cannot wait there for itself."""
+    writer = fs.open(f"{bucket}/large", "wb", block_size=5 * 2**20)
+    writer.write(bytes(6 * 2**20))
+    uploads = lambda: moto_server.request("GET", f"/{bucket}?uploads")  # noqa: E731
+    assert b"<UploadId>" in uploads()
+    fs.loop.call_soon_threadsafe(writer.abandon)
+    wait_until(lambda: b"<UploadId>" not in uploads(), "the end of the upload")
+    assert not fs.exists(f"{bucket}/large")
