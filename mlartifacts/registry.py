@@ -109,7 +109,8 @@ def register() -> None:
     Afterwards ``fsspec.open("s3://...")``, pandas, dask and pyarrow (``fsspec+s3://``) open
     these URIs as :func:`mlartifacts.open` does. Drivers are imported when they are first
     used. A second call changes nothing. A third-party store that cannot be loaded is left out
-    with a :class:`RuntimeWarning`.
+    with a :class:`RuntimeWarning`. A scheme has one class: ``https://`` URLs of MLflow's proxy are
+    read as those of any web server, and :func:`mlartifacts.to_url` spells them otherwise.
 
     See Also
     --------
