@@ -64,7 +64,7 @@ _OPERATIONS = (
 _MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
 
 # Directories in directories.
-_DEEPEST = 500
+_DEEPEST = 200
 
 _TEXT = ("encoding", "errors", "newline")
 

@@ -282,9 +282,8 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
         os.mkdir(part)
     size = sum(file.size for file in files.values())
     with Progress(callback, size, len(files)) as progress:
-        moved, failures = Engine(source, target, progress, resume=False).run(
-            {file.name: file for file in files.values()}
-        )
+        engine = Engine(source, target, progress, resume=False, hashed=True)
+        moved, failures = engine.run({file.name: file for file in files.values()})
     failures |= verify(source, target, [(each.file.name, each) for each in moved])
     if failures:
         raise TransferError(failures)

@@ -105,11 +105,20 @@ class Engine:
         Keep what came of a large download that broke off, and go on there.
     memory : int
         Bytes of files that are held at once.
+    hashed : bool, default False
+        Give the MD5 of each file also where neither side lists one to compare with.
     """
 
     def __init__(
-        self, source: End, target: End, progress: Progress, resume: bool, memory: int = MEMORY
+        self,
+        source: End,
+        target: End,
+        progress: Progress,
+        resume: bool,
+        memory: int = MEMORY,
+        hashed: bool = False,
     ) -> None:
+        self._hashed = hashed
         self._source, self._target = source, target
         self._progress = progress
         self._resume = resume
@@ -247,7 +256,7 @@ class Engine:
 
     def _is_comparable(self, file: File, target: str) -> bool:
         """Whether somebody will list an MD5 to compare with."""
-        if file.md5 is not None:
+        if self._hashed or file.md5 is not None:
             return True
         if self._target.is_local:
             return False

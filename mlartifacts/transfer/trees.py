@@ -16,7 +16,6 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from mlartifacts.errors import InvalidURI
-from mlartifacts.transfer.pool import Pool
 
 __all__ = ["End", "File", "md5_of"]
 
@@ -106,25 +105,17 @@ class End:
         InvalidURI
             A link leads out of a local tree, or in a circle.
         """
-        asking = Pool(1)
-        # What it is and what is in it are asked at once where a round trip is most of the wait.
-        finding = asking.submit(self._find) if getattr(self.fs, "async_impl", False) else None
-        asking.close()
         info = self.fs.info(self.root)
         if info["type"] != "directory":
             return {"": self.file("") if self.is_local else File.listed("", info)}
         if self.is_local:
             return {name: self.file(name) for name in _walk(self.root)}
-        found = self._find() if finding is None else finding.result()
+        found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
         return {
             path.removeprefix(above): File.listed(path.removeprefix(above), info)
             for path, info in found.items()
         }
-
-    def _find(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.fs.find(self.root, detail=True)
-        return found
 
     def md5(self, file: File) -> str | None:
         """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""

@@ -42,7 +42,7 @@ def client(stores: tuple[Harbour, Harbour], monkeypatch: pytest.MonkeyPatch) -> 
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=":0",
         ) as cluster,
         Client(cluster) as client,
     ):
