@@ -21,7 +21,6 @@ import yarl
 
 from mlartifacts import network
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig
 from mlartifacts.proxy import wire
 from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
@@ -353,12 +352,6 @@ def _url(url: str) -> yarl.URL:
 
 def _store_tls(environment: Environment) -> ssl.SSLContext | bool:
     """How a store's certificates are checked: as those of S3, for MLflow does the same."""
-    authority = environment.text(_CA_BUNDLE)
     if environment.boolean(_IGNORE_TLS):
         return False
-    if authority is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except OSError as error:
-        raise InvalidConfig(f"{_CA_BUNDLE}={authority!r}: {error}") from error
+    return environment.authorities(_CA_BUNDLE) or True

@@ -136,6 +136,14 @@ def test_chunks_that_google_refuses(name, value):
     assert value in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["http://", ":4443", "localhost:port", "localhost:99999", "http://[::1", "ftp://h"]
+)
+def test_emulator_that_is_none(value):
+    with pytest.raises(InvalidConfig, match="STORAGE_EMULATOR_HOST"):
+        located(STORAGE_EMULATOR_HOST=value)
+
+
 @pytest.mark.parametrize("value", ["0", "-2", "soon"])
 @pytest.mark.parametrize("name", [TIMEOUT, OLD_TIMEOUT])
 def test_timeout_that_is_none(name, value):
