@@ -6,11 +6,15 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
 
 from mlartifacts.errors import InvalidConfig
 
-__all__ = ["Environment", "values"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Environment", "server", "values"]
 
 # What a socket can be told: 24 days.
 _MOST_SECONDS = (2**31 - 1) // 1000
@@ -47,6 +51,26 @@ def _version(file: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def server(name: str, url: str, hint: str = "") -> SplitResult:
+    """The parts of a server's URL, which the variable `name` holds.
+
+    Raises
+    ------
+    InvalidConfig
+        It is none. The message does not show it, as it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")  # as whoever connects does
+        valid = parts.scheme in {"http", "https"} and host and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isprintable() or " " in url:
+        raise InvalidConfig(f"{name} takes the URL of a server, such as http://1.2.3.4:9000.{hint}")
+    return parts
 
 
 class Environment:
@@ -117,9 +141,29 @@ class Environment:
                 f"{name} is no valid JSON ({error.msg} at character {error.pos}):"
                 " it takes a JSON object of key/value pairs."
             ) from None
+        except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists
+            raise InvalidConfig(f"{name} is no JSON object of key/value pairs.") from None
         if not isinstance(parsed, dict):
             raise InvalidConfig(f"{name} takes a JSON object, not a {type(parsed).__name__}.")
         return parsed
+
+    def authorities(self, name: str) -> ssl.SSLContext | None:
+        """Who is trusted to issue certificates, by the file that the variable names.
+
+        Raises
+        ------
+        InvalidConfig
+            The file cannot be read, or holds no certificate.
+        """
+        file = self.text(name)
+        if file is None:
+            return None
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=file)
+        except OSError as error:
+            raise InvalidConfig(f"{name}={file!r}: {error}") from error
 
     def transfer_timeout(self) -> int | None:
         """Seconds that one artifact transfer may take: ``MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT``.

@@ -13,15 +13,14 @@ import functools
 import json
 import os
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import aiohttp
 import yarl
 
+from mlartifacts import network
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig
 from mlartifacts.proxy import wire
 from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
@@ -32,7 +31,7 @@ from mlartifacts.tracking.connection import (
     address,
     refusal,
 )
-from mlartifacts.tracking.login import AUTHORITY, Login, basic
+from mlartifacts.tracking.login import AUTHORITY, Login
 from mlartifacts.uri import ArtifactURI
 
 __all__ = ["STORE", "Client", "OfLoop", "Options"]
@@ -143,8 +142,7 @@ class Client:
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            # Not trust_env: it would read logins from ~/.netrc, beside ours or where none is
-            # to be told. What else it does, _way does.
+            # Not trust_env: see mlartifacts.network.
             timeout=self._timeout,
             # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
             auto_decompress=False,
@@ -187,9 +185,10 @@ class Client:
             told = {**_ALWAYS, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
                 told["Authorization"] = self._authorization
-            way = _way(target)
+            proxy, login = network.way(target)
             if target.scheme == "http":  # which the proxy itself is asked for, by the same headers
-                told |= way.pop("proxy_headers", {})
+                told |= login
+                login = {}
             tls = self._tls() if own and target.scheme == "https" else self._store_tls
             unread = _Watched(body)
             try:
@@ -201,7 +200,8 @@ class Client:
                     # A signature holds for the headers that were signed, and no type was.
                     skip_auto_headers=() if own else ("Content-Type",),
                     ssl=tls,
-                    **way,
+                    proxy=proxy,
+                    proxy_headers=login,
                     data=unread.pieces() if body else None,
                     **options,
                 ) as response:
@@ -350,42 +350,8 @@ def _url(url: str) -> yarl.URL:
         raise wire.BadAnswer(_NO_URL) from None
 
 
-def _way(url: yarl.URL) -> dict[str, Any]:
-    """The network's proxy through which a server is reached, as the environment names it.
-
-    Returns
-    -------
-    dict
-        aiohttp's options.
-
-    Raises
-    ------
-    InvalidConfig
-        What it names is no URL.
-    """
-    named = urllib.request.getproxies().get(url.scheme)
-    host = url.host_port_subcomponent
-    if not named or host is None or urllib.request.proxy_bypass(host):
-        return {}
-    try:
-        proxy = yarl.URL(named if "://" in named else f"http://{named}")
-        user, password = proxy.user, proxy.password
-        proxy = proxy.with_user(None)
-    except ValueError:
-        # Its own words show what may be a password's.
-        raise InvalidConfig(f"{url.scheme.upper()}_PROXY is no URL of a proxy.") from None
-    login = {} if user is None else {"Proxy-Authorization": basic(user, password or "")}
-    return {"proxy": proxy, "proxy_headers": login}
-
-
 def _store_tls(environment: Environment) -> ssl.SSLContext | bool:
     """How a store's certificates are checked: as those of S3, for MLflow does the same."""
-    authority = environment.text(_CA_BUNDLE)
     if environment.boolean(_IGNORE_TLS):
         return False
-    if authority is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=authority)
-    except OSError as error:
-        raise InvalidConfig(f"{_CA_BUNDLE}={authority!r}: {error}") from error
+    return environment.authorities(_CA_BUNDLE) or True

@@ -38,6 +38,15 @@ def test_pickle_in_this_process(harbour: Harbour, fs: Any, root: str) -> None:
         assert file.read() == b"data"
 
 
+def test_an_open_file_goes_on_where_it_was(harbour: Harbour, fs: Any, root: str) -> None:
+    harbour.seed({"file": b"some data"})
+    with fs.open(f"{root}/file") as file:
+        assert file.read(5) == b"some "
+        pickled = pickle.dumps(file)
+    with pickle.loads(pickled) as again:
+        assert again.read() == b"data"
+
+
 def test_json_in_this_process(harbour: Harbour, fs: Any, root: str) -> None:
     harbour.seed({"file": b"data"})
     again = AbstractFileSystem.from_json(fs.to_json())

@@ -19,7 +19,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.uri import parse
-from tests.servers import tcp_proxy
+from tests.servers import reverse_proxy, tcp_proxy
 
 URI = "gs://bucket/run/model"
 TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
@@ -134,6 +134,14 @@ def test_chunks_that_google_refuses(name, value):
     with pytest.raises(InvalidConfig, match=name) as caught:
         located(**{name: value})
     assert value in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["http://", ":4443", "localhost:port", "localhost:99999", "http://[::1", "ftp://h"]
+)
+def test_emulator_that_is_none(value):
+    with pytest.raises(InvalidConfig, match="STORAGE_EMULATOR_HOST"):
+        located(STORAGE_EMULATOR_HOST=value)
 
 
 @pytest.mark.parametrize("value", ["0", "-2", "soon"])
@@ -371,6 +379,31 @@ def test_hang_while_downloading(proxy, bucket, tmp_path, monkeypatch):
     waiter.join()
     assert time.monotonic() - before < 8
     assert not list(tmp_path.glob("*file*"))
+
+
+def test_the_networks_own_proxy(bucket, gcs_emulator, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine google.invalid login of password netrc")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://google.invalid")
+    fs = mlartifacts.filesystem("gs")
+    with reverse_proxy.serve(gcs_emulator.url) as network:
+        network.whole_urls = True
+        monkeypatch.setenv("HTTP_PROXY", network.url)
+        fs.pipe_file(f"{bucket}/file", b"data")
+        assert fs.cat_file(f"{bucket}/file") == b"data"
+        assert fs.info(f"{bucket}/file")["size"] == 4
+        assert not [each for each in network.requests if "Authorization" in each.headers]
+        monkeypatch.setenv("NO_PROXY", "google.invalid")
+        with pytest.raises(ConnectionError):
+            fs.cat_file(f"{bucket}/file")
+
+
+def test_the_networks_own_proxy_is_asked_for_a_tunnel(gcs_emulator, monkeypatch):
+    with tcp_proxy.proxied(gcs_emulator.url) as network:  # which makes none
+        monkeypatch.setenv("HTTPS_PROXY", network.url)
+        with pytest.raises(OSError, match="501|disconnected"):
+            mlartifacts.filesystem("gs", token="anon").cat_file("bucket/file")
+    assert str(network.requests[0]) == "CONNECT storage.googleapis.com:443"
 
 
 def test_by_plain_fsspec_after_register(bucket):

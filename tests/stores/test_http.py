@@ -13,9 +13,10 @@ import pytest
 
 import mlartifacts
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import parse
+from tests.servers import reverse_proxy, tcp_proxy
 from tests.servers.process import LOOPBACK
 
 DATA = bytes(range(256)) * 4096
@@ -255,3 +256,41 @@ def test_login_by_options(tmp_path):
         assert fs.cat_file(f"http://{host}/away") == b"data"
         assert {login for _, _, login in seen} == {LOGIN}
         assert others == [("GET", "/x", None)]
+
+
+# ---- The network's own proxy -------------------------------------------------------------
+
+
+def test_the_networks_own_proxy(static_http, url, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine web.invalid login of password netrc")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    path = url.split("/", 3)[3]
+    with reverse_proxy.serve(static_http.url) as network:
+        network.whole_urls = True
+        fs = mlartifacts.filesystem("http")
+        authority = network.url.partition("://")[2]
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:p%40ss@{authority}")
+        assert fs.cat_file(f"http://web.invalid/{path}", 1, 5) == DATA[1:5]
+        with fs.open(f"http://web.invalid/{path}") as file:
+            assert file.read() == DATA
+        told = {request.headers.get("Proxy-Authorization") for request in network.requests}
+        assert told == {LOGIN}
+        assert not [each for each in network.requests if "Authorization" in each.headers]
+        network.requests.clear()
+        monkeypatch.setenv("NO_PROXY", LOOPBACK)
+        assert fs.cat_file(url, 1, 5) == DATA[1:5]
+        assert network.requests == []
+    monkeypatch.setenv("http_proxy", "http://user:secret@host:port")
+    with pytest.raises(InvalidConfig, match="HTTP_PROXY") as caught:
+        fs.cat_file(f"http://web.invalid/{path}")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_networks_own_proxy_is_asked_for_a_tunnel(static_http, monkeypatch):
+    with tcp_proxy.proxied(static_http.url) as network:  # which makes none
+        authority = network.url.partition("://")[2]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@{authority}")
+        with pytest.raises(OSError, match="501|disconnected"):
+            mlartifacts.filesystem("https").cat_file("https://web.invalid/x")
+    assert str(network.requests[0]) == "CONNECT web.invalid:443"
+    assert network.requests[0].headers["proxy-authorization"] == LOGIN

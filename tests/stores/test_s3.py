@@ -174,7 +174,16 @@ def test_bad_uris(uri, named):
             {"MLFLOW_S3_ENDPOINT_URL": "http://user:word@h:9000"},
             "MLFLOW_S3_ENDPOINT_URL has a user",
         ),
+        *(
+            ({"MLFLOW_S3_ENDPOINT_URL": f"http://{server}"}, "MLFLOW_S3_ENDPOINT_URL takes")
+            for server in ("[::1", "ho st", "1.2.3.4:port", "h:99999", "a..b", "a" * 300, ":1")
+        ),
+        ({"MLFLOW_S3_UPLOAD_EXTRA_ARGS": "[" * 20_000}, "MLFLOW_S3_UPLOAD_EXTRA_ARGS"),
+        ({"MLFLOW_S3_UPLOAD_EXTRA_ARGS": "1" * 5_000}, "MLFLOW_S3_UPLOAD_EXTRA_ARGS"),
+        ({"AWS_MAX_ATTEMPTS": "x"}, "AWS_MAX_ATTEMPTS"),
+        ({"AWS_MAX_ATTEMPTS": "0"}, "AWS_MAX_ATTEMPTS"),
         ({"MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "soon"}, "UPLOAD_DOWNLOAD_TIMEOUT"),
+        ({"MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "9" * 12}, "UPLOAD_DOWNLOAD_TIMEOUT"),
     ],
 )
 def test_bad_settings(variables, named):
@@ -359,6 +368,16 @@ def test_an_endpoint_over_tls_is_verified(moto_server_tls, monkeypatch):
     monkeypatch.setenv("MLFLOW_S3_IGNORE_TLS", "true")
     with mlartifacts.open(uri) as file:
         assert file.read() == b"x"
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_are_none(monkeypatch, tmp_path, content):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(file))
+    with pytest.raises(InvalidConfig, match=r"AWS_CA_BUNDLE=.*ca\.pem"):
+        mlartifacts.filesystem("s3")
 
 
 def test_a_profile_is_botocores_business(moto_server, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from mlartifacts.environment import Environment
+from mlartifacts.environment import Environment, server
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.store import Store
 from mlartifacts.uri import ArtifactURI
@@ -63,6 +63,7 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     emulator = environment.text(_EMULATOR)
     if emulator and emulator != "default":  # gcsfs' word for none
         url = emulator if "://" in emulator else f"http://{emulator}"
+        server(_EMULATOR, url)
         derived.update(endpoint_url=url.rstrip("/"), token="anon")  # noqa: S106
     if project := environment.text("GOOGLE_CLOUD_PROJECT"):
         derived["project"] = project

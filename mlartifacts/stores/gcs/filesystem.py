@@ -26,6 +26,7 @@ from gcsfs.retry import HttpError, NonRetryableError, retry_request
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.network import with_proxy
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.writing import WholeWrite
@@ -100,6 +101,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             options["token"], project = _default_login()
             if project:
                 options.setdefault("project", project)
+        options["session_kwargs"] = with_proxy(options.get("session_kwargs") or {})
         return options
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:

@@ -18,6 +18,7 @@ import yarl
 from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
+from mlartifacts.network import with_proxy
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.http import STORE, s3_uri
@@ -64,7 +65,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             else:
                 # The caller's own, to whom he asks; aiohttp drops it at a redirect elsewhere.
                 options["headers"] = {**header, **options.get("headers", {})}
-        return {**options, "client_kwargs": client}
+        return {**options, "client_kwargs": with_proxy(client)}
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
         hint = _hint(path)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
-from mlartifacts.environment import Environment
+from mlartifacts.environment import Environment, server
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.store import Store
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["FULL_CHECKSUMS", "OBSTORES_OWN", "STORE", "UPLOAD_ARGUMENTS"]
+__all__ = ["CA_BUNDLE", "FULL_CHECKSUMS", "OBSTORES_OWN", "STORE", "UPLOAD_ARGUMENTS"]
 
 _ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 _IGNORE_TLS = "MLFLOW_S3_IGNORE_TLS"
@@ -24,6 +23,7 @@ _CA_BUNDLE = "AWS_CA_BUNDLE"
 _EXTRA_ARGS = "MLFLOW_S3_UPLOAD_EXTRA_ARGS"
 _OWNER = "MLFLOW_S3_EXPECTED_BUCKET_OWNER"
 _ADDRESSING = "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"
+_ATTEMPTS = "AWS_MAX_ATTEMPTS"
 _SIGNATURE = "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION"
 
 #: Schemes whose URIs name their endpoint, and the addressing style that MLflow has for each.
@@ -140,7 +140,10 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     if timeout is not None:
         config["read_timeout"] = None if timeout == -1 else timeout
         config["connect_timeout"] = 5 if timeout == -1 else min(timeout, 5)
-    if not (environment.text("AWS_MAX_ATTEMPTS") or environment.text("AWS_RETRY_MODE")):
+    attempts = environment.integer(_ATTEMPTS)
+    if attempts is not None and attempts < 1:
+        raise InvalidConfig(f"{_ATTEMPTS}={attempts}: it takes a number above 0.")
+    if not (attempts or environment.text("AWS_RETRY_MODE")):
         # s3fs tries again itself: botocore's own five attempts beneath would multiply.
         config["retries"] = {"total_max_attempts": 2, "mode": "standard"}
     if arguments := _upload_arguments(environment):
@@ -156,18 +159,14 @@ def _endpoint(environment: Environment) -> str | None:
     value = environment.text(_ENDPOINT)
     if value is None:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidConfig(
-            f"{_ENDPOINT} takes the URL of a server, such as http://1.2.3.4:9000. An artifact"
-            " root (s3://...) belongs elsewhere; unset the variable on clients."
-        )
+    hint = " An artifact root (s3://...) belongs elsewhere; unset the variable on clients."
+    parts = server(_ENDPOINT, value, hint)
     if parts.username is not None:
         raise InvalidConfig(
             f"{_ENDPOINT} has a user, but S3 takes its credentials from AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, a profile or a role: write the server's URL alone."
         )
-    host = parts.hostname
+    host = parts.hostname or ""
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) and (
         re.match(r".+\.s3[.-]", host) or parts.path.strip("/")
     ):
@@ -220,7 +219,7 @@ STORE = Store(
         *("AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"),
         *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL"),
         *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"),
-        *("AWS_MAX_ATTEMPTS", "AWS_REQUEST_CHECKSUM_CALCULATION"),
+        *(_ATTEMPTS, "AWS_REQUEST_CHECKSUM_CALCULATION"),
         *("AWS_RESPONSE_CHECKSUM_VALIDATION", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "HOME"),
         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
         # What transfers heed, too.

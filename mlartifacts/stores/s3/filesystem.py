@@ -31,6 +31,7 @@ from botocore.exceptions import (
 )
 
 from mlartifacts.carrying import Carrier
+from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.s3 import STORE
@@ -86,6 +87,7 @@ _OTHERS: dict[str, tuple[int, str]] = {
 }
 
 _CHECKSUMS = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for this older store"
+_CA_BUNDLE = "AWS_CA_BUNDLE"
 _TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets how long to wait"
 _CREDENTIALS = ("key", "secret", "token", "username", "password", "profile", "session")
 
@@ -100,7 +102,10 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
 
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **_over_the_environment(explicit))
-        self._endpoint_host = urlsplit(self.endpoint_url or "").netloc
+        endpoint = urlsplit(self.endpoint_url or "")
+        self._endpoint_host = endpoint.netloc
+        if endpoint.scheme != "http" and "verify" not in self.client_kwargs:
+            Environment().authorities(_CA_BUNDLE)  # botocore's words would not name the variable
         self._carriers: dict[str, Carrier | None] = {}
 
     def unstrip_protocol(self, name: str) -> str:

@@ -45,6 +45,7 @@ class Reader(AbstractBufferedFile):  # type: ignore[misc]
     def __init__(self, fs: SFTPArtifactFileSystem, path: str, **options: Any) -> None:
         self._file: Any = None
         self.fs, self.path = fs, path
+        options.pop("size", None)  # of a pickle: the file's own is asked anyway
         self._stamp = synced(fs.loop, self._reopen)
         super().__init__(fs, path, "rb", size=self._stamp[0], **options)
 

@@ -1,0 +1,71 @@
+"""The network's own proxy (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) for aiohttp.
+
+aiohttp's ``trust_env`` is not it: that reads logins from ``~/.netrc``, too, beside ours or where
+none is to be told.
+"""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import yarl
+
+from mlartifacts.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["way", "with_proxy"]
+
+
+def way(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
+    """The proxy through which a server is reached, as the environment names it now.
+
+    Returns
+    -------
+    proxy : yarl.URL or None
+        Without its login.
+    headers : dict
+        The login, for the proxy's own eyes.
+
+    Raises
+    ------
+    InvalidConfig
+        What it names is no URL.
+    """
+    named = urllib.request.getproxies().get(url.scheme)
+    host = url.host_port_subcomponent
+    if not named or host is None or urllib.request.proxy_bypass(host):
+        return None, {}
+    try:
+        proxy = yarl.URL(named if "://" in named else f"http://{named}")
+        user, password = proxy.user, proxy.password
+        proxy = proxy.with_user(None)
+    except ValueError:
+        # Its own words show what may be a password's.
+        raise InvalidConfig(f"{url.scheme.upper()}_PROXY is no URL of a proxy.") from None
+    if user is None:
+        return proxy, {}
+    login = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+    return proxy, {"Proxy-Authorization": f"Basic {login}"}
+
+
+async def _by_proxy(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware that sends each request, redirected ones too, its :func:`way`."""
+    if request.proxy is None:  # else the caller named one
+        proxy, login = way(request.url)
+        if proxy is not None and not request.is_ssl():
+            # The proxy itself is asked for the URL, by the same headers.
+            request.headers.update(login)
+            login = {}
+        request.update_proxy(proxy, None, login)
+    return await handler(request)
+
+
+def with_proxy(session: dict[str, Any]) -> dict[str, Any]:
+    """Options of a session that goes by the network's own proxy."""
+    return {**session, "middlewares": (*session.get("middlewares", ()), _by_proxy)}
