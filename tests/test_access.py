@@ -110,3 +110,11 @@ def test_locate_shows_no_secret(monkeypatch):
     assert "aHVudGVyMg==" not in repr(location)
     location = mlartifacts.locate("sftp://user:hunter2@host/x")
     assert "hunter2" not in repr(location)
+
+
+def test_locations_are_keys():
+    uri = "s3://bucket/key"
+    given = {"client_kwargs": {"region_name": "r"}}
+    known = {mlartifacts.locate(uri, **given): 1}
+    assert known[mlartifacts.locate(uri, **given)] == 1
+    assert mlartifacts.locate(uri) not in known
