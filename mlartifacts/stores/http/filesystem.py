@@ -13,18 +13,21 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
-import aiohttp
-import yarl
-from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
 from mlartifacts.errors import InvalidURI
-from mlartifacts.network import with_proxy
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.http import STORE, s3_uri
-from mlartifacts.stores.http.files import RangedFile
 from mlartifacts.uri import redact
+
+with STORE.driver():
+    import aiohttp
+    import yarl
+    from fsspec.implementations.http import HTTPFileSystem, _file_info
+
+    from mlartifacts.network import with_proxy
+    from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["HTTPArtifactFileSystem"]
 
