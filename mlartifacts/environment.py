@@ -166,7 +166,7 @@ class Environment:
             raise InvalidConfig(f"{name}={file!r}: {error}") from error
 
     def transfer_timeout(self) -> int | None:
-        """Seconds that one artifact transfer may take: ``MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT``.
+        """Seconds that a server may be silent: ``MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT``.
 
         Returns
         -------

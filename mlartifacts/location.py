@@ -45,6 +45,10 @@ class Location:
         )
         return f"Location({self.protocol!r}, {self.path!r}, {{{shown}}})"
 
+    def __hash__(self) -> int:
+        # Options can hold what has no hash; equal locations agree in these two.
+        return hash((self.protocol, self.path))
+
     def __reduce__(self) -> tuple[object, ...]:
         # A pickle is shown to whoever holds it.
         options = {name: value for name, value in self.options.items() if may_be_shown(name, value)}

@@ -132,12 +132,13 @@ def register() -> None:
                 stacklevel=2,
             )
             continue
+        needs = f"{scheme}:// needs {store.package}: pip install 'mlartifacts[{store.extra}]'"
         loaded, known = _registry.pop(scheme, None), known_implementations.get(scheme)
         register_implementation(
             scheme,
             store.filesystem.replace(":", "."),
             clobber=True,
-            errtxt=f"{scheme}:// needs {store.package}: pip install 'mlartifacts[{store.extra}]'",
+            errtxt=needs if store.extra else None,
         )
         _before[scheme] = loaded, known, known_implementations[scheme]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,17 @@ class Store:
             The driver is not installed.
         """
         module, name = self.filesystem.split(":")
-        try:
+        with self.driver():
             return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def driver(self) -> Iterator[None]:
+        """Name the extra where an import inside fails because the driver is not installed.
+
+        Also in a filesystem's own module: fsspec imports that by itself, and shows the cause.
+        """
+        try:
+            yield
         except ModuleNotFoundError as error:
             # What was missed first may lie beneath the driver. Only the driver's own absence is
             # answered with its extra, though: a broken install has another cure.

@@ -69,8 +69,21 @@ class ArtifactURI:
 
     @property
     def host(self) -> str:
-        """The host of `netloc`: lower case, IPv6 without its brackets; ``""`` for none."""
-        return _split_port(self.netloc)[0].lower()
+        """The host of `netloc`: lower case, IPv6 without its brackets; ``""`` for none.
+
+        Raises
+        ------
+        InvalidURI
+            No resolver takes it: a label is empty, too long, or no text.
+        """
+        host = _split_port(self.netloc)[0].lower()
+        labels = host.removesuffix(".").split(".")
+        if host and not (host.isascii() and all(0 < len(label) < 64 for label in labels)):
+            try:
+                host.encode("idna")
+            except UnicodeError:
+                raise InvalidURI(f"{str(self)!a} names no valid host.") from None
+        return host
 
     @property
     def port(self) -> int | None:

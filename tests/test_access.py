@@ -136,3 +136,11 @@ def test_open_files_of_a_name_is_that_file(tmp_path):
     assert len(files) == 1
     with pytest.raises(FileNotFoundError):
         files[0].open()
+
+
+def test_locations_are_keys():
+    uri = "s3://bucket/key"
+    given = {"client_kwargs": {"region_name": "r"}}
+    known = {mlartifacts.locate(uri, **given): 1}
+    assert known[mlartifacts.locate(uri, **given)] == 1
+    assert mlartifacts.locate(uri) not in known

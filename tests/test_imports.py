@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 DRIVERS = {"s3fs", "botocore", "gcsfs", "adlfs", "azure", "sshfs", "asyncssh", "pyarrow"} | {
     "hdfs_native", "aiohttp", "pandas", "mlflow", "requests", "ftplib", "ssl"
 }  # fmt: skip
@@ -78,6 +80,23 @@ for extra, uris in {
 def test_without_extras_there_are_files_and_ftp_and_a_command_for_the_rest():
     done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "uri"),
+    [
+        ("adlfs", "azure", "wasbs://c@acct.blob.core.windows.net/k"),
+        ("gcsfs", "gcs", "mlartifacts+gs://b/k"),
+        ("s3fs", "s3", "mlartifacts+s3://b/k"),
+        ("sshfs", "sftp", "mlartifacts+sftp://h/k"),
+        ("aiohttp", "http", "mlflow-artifacts://h/k"),
+    ],
+)
+def test_plain_fsspec_shows_the_command(package, extra, uri):
+    code = f"import sys, fsspec; sys.modules[{package!r}] = None; fsspec.open({uri!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert f"MissingDriver: The package '{package}' is needed here" in done.stderr
+    assert f"pip install 'mlartifacts[{extra}]'" in done.stderr
 
 
 def test_every_public_name_is_there():

@@ -90,6 +90,14 @@ def test_register_and_unregister(registered):
         fsspec.get_filesystem_class("r2")
 
 
+def test_only_what_an_extra_installs_is_named(registered):
+    for scheme in mlartifacts.schemes():
+        said = known_implementations[scheme]["err"]
+        extra = store_of(scheme).extra
+        assert ("pip install" in said) is bool(extra), said
+        assert f"'mlartifacts[{extra}]'" in said or not extra
+
+
 def test_unregister_leaves_what_was_registered_since(registered):
     from fsspec.implementations.memory import MemoryFileSystem
 

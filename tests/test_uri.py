@@ -91,6 +91,30 @@ def test_an_open_bracket_is_refused():
         _ = parse("sftp://[::1/x").host
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "a\udcff"])
+def test_a_host_that_no_resolver_takes(host):
+    with pytest.raises(InvalidURI, match="no valid host"):
+        _ = parse(f"sftp://{host}:22/x").host
+
+
+@pytest.mark.parametrize("host", ["a.", "a_b", "bücher.de", "::ffff:1.2.3.4", "a" * 63])
+def test_a_host_that_resolvers_take(host):
+    assert parse(f"sftp://[{host}]/x" if ":" in host else f"sftp://{host}/x").host == host
+
+
+@pytest.mark.parametrize("server", ["a..b", "a" * 300, "a\udcff"])
+@pytest.mark.parametrize(
+    "start",
+    (
+        "ftp:// ftps://u:p@ http:// http://u:p@ sftp:// ssh://u@ hdfs:// viewfs:// r2://b@ b2://b@"
+        " wasbs://c@ mlflow-artifacts://"
+    ).split(),
+)
+def test_every_store_refuses_a_host_that_is_none(start, server):
+    with pytest.raises(InvalidURI):
+        mlartifacts.locate(f"{start}{server}/x")
+
+
 def test_not_text_is_refused():
     with pytest.raises(InvalidURI, match="int"):
         parse(3)  # type: ignore[arg-type]

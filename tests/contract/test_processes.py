@@ -70,10 +70,6 @@ def test_spawned_process(
         assert fs.cat_file(f"{root}/written") == b"from there"
 
 
-def read_after_fork(fs: Any, path: str, results: Any) -> None:
-    results.put(fs.cat_file(path))
-
-
 @pytest.fixture(scope="session")
 def dask_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A dask cluster with one worker process."""

@@ -41,6 +41,14 @@ def test_bad_uris(uri):
         mlartifacts.url_to_fs(uri)
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 300, "[::1", "host:many"])
+def test_bad_urls(host):
+    fs = mlartifacts.filesystem("http")
+    for act in (fs.cat_file, fs.info, fs.ls, fs.open):
+        with pytest.raises(InvalidURI):
+            act(f"http://{host}/x")
+
+
 @pytest.mark.parametrize(
     ("url", "uri"),
     [

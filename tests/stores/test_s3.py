@@ -142,6 +142,8 @@ def test_upload_arguments_are_those_of_boto3():
         ("s3://bucket.s3.eu-west-1.amazonaws.com/key", "MLFLOW_S3_ENDPOINT_URL"),
         ("s3://s3.amazonaws.com/bucket/key", "MLFLOW_S3_ENDPOINT_URL"),
         ("r2://account.r2.cloudflarestorage.com/key", "r2://<bucket>@"),
+        ("r2://bucket:hunter2@account.r2.cloudflarestorage.com/key", "a password.*AWS_ACCESS"),
+        ("b2://bucket:@s3.us-west-004.backblazeb2.com/key", "a password.*AWS_ACCESS"),
         ("s3://bucket/../other", "climbs"),
     ],
 )

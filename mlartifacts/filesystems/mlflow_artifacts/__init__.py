@@ -51,13 +51,13 @@ def path(uri: ArtifactURI) -> str:
     Raises
     ------
     InvalidURI
-        It climbs above the root, or there is a port and no host.
+        It climbs above the root, or there is a port and no host, or no valid one.
     """
     if uri.scheme in _OVER_HTTP:
         return absolute(unquote(uri.path.partition(ARTIFACTS)[2])).strip("/")
     if uri.netloc.isdigit():
         raise InvalidURI(f"{uri} names a port and no host: write {uri.scheme}://host:port/path.")
-    _ = uri.port
+    _ = uri.host, uri.port
     return absolute(uri.path).strip("/")
 
 

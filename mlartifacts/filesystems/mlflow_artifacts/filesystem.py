@@ -20,22 +20,25 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import aiohttp
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
 from mlartifacts.environment import Environment
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
-from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.proxy import wire
-from mlartifacts.proxy.client import STORE as STORE_CODE
-from mlartifacts.proxy.client import Client, OfLoop
-from mlartifacts.stores.http.files import RangedFile
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse
 from mlartifacts.writing import WholeWrite, landing
+
+with STORE.driver():
+    import aiohttp
+    from fsspec.implementations.http import HTTPFileSystem
+
+    from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
+    from mlartifacts.proxy.client import STORE as STORE_CODE
+    from mlartifacts.proxy.client import Client, OfLoop
+    from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["MlflowArtifactsFileSystem"]
 

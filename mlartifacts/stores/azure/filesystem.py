@@ -17,24 +17,6 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
-from adlfs.spec import AzureBlobFile, AzureBlobFileSystem, make_callback
-from azure.core import MatchConditions
-from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-    ServiceRequestError,
-    ServiceRequestTimeoutError,
-    ServiceResponseError,
-    ServiceResponseTimeoutError,
-)
-from azure.core.pipeline.transport import AioHttpTransport
-from azure.storage.blob import BlobBlock
-from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
@@ -43,6 +25,26 @@ from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, agree, alone
 from mlartifacts.writing import WholeWrite
+
+with STORE.driver():
+    import aiohttp
+    from adlfs.spec import AzureBlobFile, AzureBlobFileSystem, make_callback
+    from azure.core import MatchConditions
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.core.exceptions import (
+        AzureError,
+        ClientAuthenticationError,
+        HttpResponseError,
+        ResourceExistsError,
+        ResourceNotFoundError,
+        ServiceRequestError,
+        ServiceRequestTimeoutError,
+        ServiceResponseError,
+        ServiceResponseTimeoutError,
+    )
+    from azure.core.pipeline.transport import AioHttpTransport
+    from azure.storage.blob import BlobBlock
+    from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
 
 __all__ = ["AzureArtifactFileSystem"]
 

@@ -13,23 +13,25 @@ from collections.abc import Iterator
 from glob import has_magic
 from typing import Any
 
-import aiohttp
-import google.auth
-import google.auth.exceptions
-import google.auth.transport._http_client
-import requests
-
-# Not the package's own name for it: that class asks every bucket's kind over gRPC first, and
-# waits a minute for an endpoint that speaks none.
-from gcsfs.core import GCSFileSystem
-from gcsfs.retry import HttpError, NonRetryableError, retry_request
-
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.network import with_proxy
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.writing import WholeWrite
+
+with STORE.driver():
+    import aiohttp
+    import google.auth
+    import google.auth.exceptions
+    import google.auth.transport._http_client
+    import requests
+
+    # Not the package's own name for it: that class asks every bucket's kind over gRPC first, and
+    # waits a minute for an endpoint that speaks none.
+    from gcsfs.core import GCSFileSystem
+    from gcsfs.retry import HttpError, NonRetryableError, retry_request
+
+    from mlartifacts.network import with_proxy
 
 __all__ = ["GCSArtifactFileSystem"]
 

@@ -13,16 +13,21 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
-import aiohttp
-import yarl
-from fsspec.implementations.http import HTTPFileSystem, _file_info
 from fsspec.utils import isfilelike
 
-from mlartifacts.network import with_proxy
+from mlartifacts.errors import InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.http import STORE, s3_uri
-from mlartifacts.stores.http.files import RangedFile
+from mlartifacts.uri import redact
+
+with STORE.driver():
+    import aiohttp
+    import yarl
+    from fsspec.implementations.http import HTTPFileSystem, _file_info
+
+    from mlartifacts.network import with_proxy
+    from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["HTTPArtifactFileSystem"]
 
@@ -76,11 +81,28 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             return OSError(errno.EIO, f"The server says {error.status} {error.message}", path)
         if isinstance(error, aiohttp.ServerTimeoutError):
             return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
+        if isinstance(error, UnicodeError):
+            return OSError(errno.EPROTO, "redirected to what names no valid host", path)
         if isinstance(error, aiohttp.ClientError):
             return ConnectionError(errno.ECONNREFUSED, str(error), path)
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + hint, path)
         return None
+
+    def encode_url(self, url: str) -> yarl.URL:
+        """The URL as it is asked for.
+
+        Raises
+        ------
+        InvalidURI
+            It is none, or its host is none that a resolver takes.
+        """
+        try:
+            encoded: yarl.URL = super().encode_url(url)
+            _ = encoded.port, (encoded.raw_host or "").encode("idna")
+        except ValueError:
+            raise InvalidURI(f"{redact(url)!a} is no URL that names a valid host.") from None
+        return encoded
 
     async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
         # The driver says "not found" whatever went wrong.

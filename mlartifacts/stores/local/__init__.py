@@ -22,7 +22,7 @@ def path(uri: ArtifactURI) -> str:
         A ``file:`` URI that names another host than this one: mount its share, and name the
         path of the mount.
     """
-    if uri.netloc and uri.host not in {"localhost", "127.0.0.1", "."}:
+    if uri.netloc not in {"", "."} and uri.host not in {"localhost", "127.0.0.1"}:
         raise InvalidURI(
             f"{uri} names the host {uri.netloc!r}, but file: URIs are of this machine:"
             " write file:///path (three slashes), or the path of a mount."

@@ -30,6 +30,10 @@ _SIGNATURE = "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION"
 _NAMED_ENDPOINT = {"r2": "virtual", "b2": "path"}
 _B2_HOST = re.compile(r"s3\.([a-z0-9-]+)\.backblazeb2\.com")
 
+_LOGIN = (
+    "S3 takes its credentials from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
+)
+
 #: Checksums of an object as a whole, among :data:`UPLOAD_ARGUMENTS`.
 FULL_CHECKSUMS = frozenset(
     "ChecksumCRC32 ChecksumCRC32C ChecksumCRC64NVME ChecksumMD5 ChecksumSHA1 ChecksumSHA256"
@@ -70,19 +74,18 @@ def path(uri: ArtifactURI) -> str:
         There is no bucket, or an endpoint where the bucket belongs.
     """
     if uri.scheme in _NAMED_ENDPOINT:
-        if not uri.username or not uri.netloc:
+        if not uri.username or not uri.host:
             raise InvalidURI(
                 f"{uri} names no bucket and endpoint: write"
                 f" {uri.scheme}://<bucket>@<endpoint's host>/<key>."
             )
+        if uri.password is not None:
+            raise InvalidURI(f"{uri} has a password, but {_LOGIN}: leave it out.")
         bucket = uri.username
     else:
         bucket = uri.netloc
         if uri.username is not None:
-            raise InvalidURI(
-                f"{uri} has a user, but S3 takes its credentials from AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY, a profile or a role: write s3://<bucket>/<key>."
-            )
+            raise InvalidURI(f"{uri} has a user, but {_LOGIN}: write s3://<bucket>/<key>.")
         if not bucket:
             raise InvalidURI(f"{uri} names no bucket: write {uri.scheme}://<bucket>/<key>.")
         if _ENDPOINT_HOST.search(bucket) and not bucket.startswith("arn:"):
@@ -162,10 +165,7 @@ def _endpoint(environment: Environment) -> str | None:
     hint = " An artifact root (s3://...) belongs elsewhere; unset the variable on clients."
     parts = server(_ENDPOINT, value, hint)
     if parts.username is not None:
-        raise InvalidConfig(
-            f"{_ENDPOINT} has a user, but S3 takes its credentials from AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY, a profile or a role: write the server's URL alone."
-        )
+        raise InvalidConfig(f"{_ENDPOINT} has a user, but {_LOGIN}: write the server's URL alone.")
     host = parts.hostname or ""
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) and (
         re.match(r".+\.s3[.-]", host) or parts.path.strip("/")

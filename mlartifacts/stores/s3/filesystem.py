@@ -8,35 +8,37 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError as AiohttpError
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ProxyConnectionError,
-    ReadTimeoutError,
-    SSLError,
-    SSOError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-    UnknownSignatureVersionError,
-)
-
 from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.s3 import STORE
-from mlartifacts.stores.s3.driver import Hung, S3Driver
 from mlartifacts.writing import WholeWrite
+
+with STORE.driver():
+    from aiohttp import ClientError as AiohttpError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        CredentialRetrievalError,
+        EndpointConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        NoRegionError,
+        ParamValidationError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        ProxyConnectionError,
+        ReadTimeoutError,
+        SSLError,
+        SSOError,
+        TokenRetrievalError,
+        UnauthorizedSSOTokenError,
+        UnknownSignatureVersionError,
+    )
+
+    from mlartifacts.stores.s3.driver import Hung, S3Driver
 
 __all__ = ["S3ArtifactFileSystem"]
 

@@ -35,10 +35,11 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     Raises
     ------
     InvalidURI
-        The port is no number.
+        The port is no number, or the host none that a resolver takes.
     InvalidConfig
         The timeout is no number of seconds, or the password stayed in another process.
     """
+    _ = uri.host  # raises where it is none
     found: dict[str, Any] = {
         "host": host_of(uri) or "localhost",  # MLflow's default
         # Verify host keys: the driver's own default verifies nothing.

@@ -13,21 +13,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from glob import has_magic
 from typing import Any
 
-import asyncssh
-from asyncssh.sftp import SFTPOpUnsupported
 from fsspec import AbstractFileSystem
 from fsspec.asyn import _run_coros_in_chunks, sync_wrapper
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import trailing_sep
 from fsspec.utils import isfilelike
-from sshfs import SSHFileSystem
-from sshfs.utils import as_progress_handler
 
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.stores.sftp import STORE
-from mlartifacts.stores.sftp.connection import LOST, Connections, explanation
-from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, parallel
 from mlartifacts.writing import WholeWrite, landing, temporary_beside
+
+with STORE.driver():
+    import asyncssh
+    from asyncssh.sftp import SFTPOpUnsupported
+    from sshfs import SSHFileSystem
+    from sshfs.utils import as_progress_handler
+
+    from mlartifacts.stores.sftp.connection import LOST, Connections, explanation
+    from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, parallel
 
 __all__ = ["SFTPArtifactFileSystem"]
 
