@@ -173,14 +173,19 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         # Asked on a thread; but fsspec keeps asynchronous filesystems apart by thread.
         return [self._at(*each) for each in await asyncio.to_thread(self.uris, path, hopeful)]
 
-    async def _candidates(self, path: str) -> AsyncIterator[Place]:
-        """Each place where a path may be, once; at last those that had to be asked for anew."""
+    async def _rounds(self, path: str) -> AsyncIterator[list[Place]]:
+        """The places where a path may be, and then those that had to be asked for anew."""
         tried: list[Place] = []
         for hopeful in (False, True):
-            for place in await self._places(path, hopeful):
-                if place not in tried:
-                    tried.append(place)
-                    yield place
+            places = [each for each in await self._places(path, hopeful) if each not in tried]
+            tried += places
+            yield places
+
+    async def _candidates(self, path: str) -> AsyncIterator[Place]:
+        """Each place of :meth:`_rounds`."""
+        async for places in self._rounds(path):
+            for place in places:
+                yield place
 
     async def _first(self, path: str, operation: str, *args: Any, **kwargs: Any) -> Any:
         """An operation at the first place of `path` that has it."""
@@ -225,10 +230,8 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         found: dict[str, dict[str, Any]] = {}
         there = False
         missing: FileNotFoundError | None = None
-        tried: list[Place] = []
-        for hopeful in (False, True):
-            for place in [p for p in await self._places(path, hopeful) if p not in tried]:
-                tried.append(place)
+        async for places in self._rounds(path):
+            for place in places:
                 there = there or not place.rest
                 try:
                     entries = await _on(place, "ls", detail=True, **kwargs)
@@ -258,10 +261,8 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         path = self._strip_protocol(path)
         found: dict[str, dict[str, Any]] = {}
         options = {"maxdepth": maxdepth, "withdirs": withdirs, "detail": True, **kwargs}
-        tried: list[Place] = []
-        for hopeful in (False, True):
-            for place in [p for p in await self._places(path, hopeful) if p not in tried]:
-                tried.append(place)
+        async for places in self._rounds(path):
+            for place in places:
                 entries = await _on(place, "find", **options)
                 for each in map(place.entry, entries.values()):
                     found.setdefault(each["name"], each)
