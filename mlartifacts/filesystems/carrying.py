@@ -67,6 +67,5 @@ class DelegatingCarrier:
         if len(places) != 1 or not places[0].rest:
             return None
         (place,) = places
-        offered = getattr(place.fs, "carrier", None)
-        carrier: Carrier | None = None if offered is None else offered(place.path)
+        carrier: Carrier | None = place.fs.carrier(place.path)
         return (carrier, place) if carrier is not None and carrier.takes(place.path) else None

@@ -206,21 +206,21 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         if self.asynchronous:
             return None
         place = self.places(path)[0]
-        offered = getattr(place.fs, "carrier", None)
-        if offered is None or offered(place.path) is None:
-            return None
-        return DelegatingCarrier(self)
+        return None if place.fs.carrier(place.path) is None else DelegatingCarrier(self)
 
     # ---- Looking -------------------------------------------------------------------------
 
     async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        path = self._strip_protocol(path)
+        return (await self._look(self._strip_protocol(path), **kwargs))[1]
+
+    async def _look(self, path: str, **kwargs: Any) -> tuple[Place, dict[str, Any]]:
+        """The place where a path is, and its entry."""
         missing: FileNotFoundError | None = None
         async for place in self._candidates(path):
             if not place.rest:  # it is there, whether or not it has artifacts
-                return {"name": path, "size": 0, "type": "directory"}
+                return place, {"name": path, "size": 0, "type": "directory"}
             try:
-                return place.entry(await _on(place, "info", **kwargs))
+                return place, place.entry(await _on(place, "info", **kwargs))
             except FileNotFoundError as error:
                 missing = missing or error
         raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -397,17 +397,16 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
 
     async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
-        if await self._isdir(source):
+        place, info = await self._look(source)
+        if info["type"] == "directory":
             await self._makedirs(target, exist_ok=True)
             return
         there = await self._target(target)
         self._refuse_directory(there, target)
-        async for place in self._candidates(source):
-            if place.fs is there.fs and await _on(place, "exists"):
-                with there.explaining():
-                    await _on(place, "cp_file", there.path, **kwargs)
-                return
-        if self.asynchronous:
+        if place.fs is there.fs:
+            with there.explaining():
+                await _on(place, "cp_file", there.path, **kwargs)
+        elif self.asynchronous:
             with tempfile.TemporaryDirectory() as folder:
                 local = os.path.join(folder, "file")
                 await self._get_file(source, local)
