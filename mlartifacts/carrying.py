@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from mlartifacts.checksums import Checksum
+
 __all__ = ["Carrier"]
 
 
@@ -39,8 +41,18 @@ class Carrier(Protocol):
             ``ESTALE``: the file is of another version.
         """
 
-    def write(self, path: str, data: Any) -> str | None:
-        """Write a file at once; the MD5 that its store then says of it, if it says one."""
+    def checksum(self, path: str, version: str | None) -> Checksum | None:
+        """A checksum that the store keeps of a large file and does not list, if there is one.
+
+        Parameters
+        ----------
+        path : str
+        version : str or None
+            As for :meth:`read`; ``None`` is said of any other.
+        """
+
+    def write(self, path: str, data: Any) -> Checksum | None:
+        """Write a file at once; the checksum that its store then says of it, if it says one."""
 
     def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
         """Write a large file; nothing of it is left where `pieces` raises, or anything else does.

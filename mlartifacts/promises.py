@@ -317,6 +317,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """
 
     store: ClassVar[Store]
+    #: Whether the store makes an MD5 of what it takes, and lists it.
+    lists_md5: ClassVar[bool] = False
     _extra_tokenize_attributes = ("_environment",)
     _environment = _EnvironmentToken()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlartifacts.carrying import Carrier
+from mlartifacts.checksums import Checksum
 
 if TYPE_CHECKING:
     from mlartifacts.filesystems.delegating import DelegatingFileSystem, Place
@@ -40,7 +41,12 @@ class DelegatingCarrier:
         except FileNotFoundError:
             return [self._fs.cat_file(path, start, end)]
 
-    def write(self, path: str, data: Any) -> str | None:
+    def checksum(self, path: str, version: str | None) -> Checksum | None:
+        """A checksum that the store does not list; none of a file that lies elsewhere."""
+        carrier, place = self._sure(path)
+        return carrier.checksum(place.path, version)
+
+    def write(self, path: str, data: Any) -> Checksum | None:
         """Write a file at once."""
         carrier, place = self._sure(path)
         with place.explaining():

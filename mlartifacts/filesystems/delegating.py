@@ -103,6 +103,8 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         fsspec's options, and those of the store's driver.
     """
 
+    lists_md5 = True  # a store beneath may
+
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
         self._uris = options.pop("tracking_uri", None), options.pop("registry_uri", None)
         self._of_store = {n: v for n, v in options.items() if n not in _OF_FSSPEC}

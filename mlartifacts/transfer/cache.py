@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlartifacts.access import filesystem, url_to_fs
+from mlartifacts.checksums import MD5
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, TransferError
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
@@ -287,7 +288,7 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
     failures |= verify(source, target, [(each.file.name, each) for each in moved])
     if failures:
         raise TransferError(failures)
-    return _hash(sorted([each.file.name, each.file.size, each.md5] for each in moved))
+    return _hash(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))
 
 
 def _hash(value: object) -> str:

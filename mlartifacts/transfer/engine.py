@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlartifacts.carrying import Carrier
+from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
@@ -64,34 +66,16 @@ class Moved:
     ----------
     file : File
         As it was at the source.
-    md5 : str or None
-        Of the bytes that passed; ``None`` where neither side lists one to compare with, or the
-        store copied them itself.
+    passed : mapping of Kind to Checksum
+        Of the bytes that passed; none where neither side has one to compare with, or the store
+        copied them itself.
     arrived : bool
         The target has said that it holds just these bytes.
     """
 
     file: File
-    md5: str | None
+    passed: Mapping[Kind, Checksum]
     arrived: bool = False
-
-
-class _Digest:
-    """The MD5 of bytes that pass, where it is of use: it takes more time than to move them."""
-
-    def __init__(self, wanted: bool) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False) if wanted else None
-
-    @property
-    def wanted(self) -> bool:
-        return self._md5 is not None
-
-    def update(self, data: Any) -> None:
-        if self._md5 is not None:
-            self._md5.update(data)
-
-    def hexdigest(self) -> str | None:
-        return None if self._md5 is None else self._md5.hexdigest()
 
 
 class Engine:
@@ -132,6 +116,7 @@ class Engine:
         self._within = source.fs is target.fs and not source.is_local
         self._reader = None if self._within else _carrier(source)
         self._writer = None if self._within else _carrier(target)
+        self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
         """Move files, each to the name that it is given.
@@ -224,26 +209,28 @@ class Engine:
         if self._within:
             self._target.fs.cp_file(source, target)
             passed(file.size)
-            return Moved(file, None)
-        digest = _Digest(self._is_comparable(file, target))
+            return Moved(file, {})
+        if file.size > _PIECE:
+            file = self._with_checksum(file)
+        hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
             with self._budget.holding(file.size):
                 data = self._whole(file)
                 for piece in data:
-                    digest.update(piece)
+                    hasher.update(piece)
                 said = self._put(target, data)
                 passed(file.size)
-            md5 = digest.hexdigest()
-            return Moved(file, md5, arrived=said is not None and said == md5)
+            made = hasher.checksums()
+            return Moved(file, made, arrived=matching(said, made) is True)
         _keep_memory()
         with self._budget.holding(self._held(target)):
             if self._target.is_local:
-                self._download(file, target, digest, passed)
+                self._download(file, target, hasher, passed)
             elif self._writes(target):
-                self._carry(file, target, digest, passed)
+                self._carry(file, target, hasher, passed)
             else:
-                self._stream(file, target, digest, passed)
-        return Moved(file, digest.hexdigest())
+                self._stream(file, target, hasher, passed)
+        return Moved(file, hasher.checksums())
 
     def _held(self, target: str) -> int:
         """Bytes of a large file that are held while it moves."""
@@ -254,13 +241,22 @@ class Engine:
             return (read + _PARTS_AHEAD) * _PIECE
         return read * _PIECE + 2 * _BLOCK
 
-    def _is_comparable(self, file: File, target: str) -> bool:
-        """Whether somebody will list an MD5 to compare with."""
-        if self._hashed or file.md5 is not None:
-            return True
-        if self._target.is_local:
-            return False
-        return file.size <= _PIECE or not self._writes(target)  # S3 lists none of what is in parts
+    def _with_checksum(self, file: File) -> File:
+        """A large file with what its store says of it when it is asked; few listings have it."""
+        path = self._source.path(file.name)
+        if file.checksum is None and (carrier := self._reads(path)):
+            return dataclasses.replace(file, checksum=carrier.checksum(path, file.version))
+        return file
+
+    def _kinds(self, file: File, target: str) -> set[Kind]:
+        """The checksums that somebody else has, or will have, to compare with."""
+        kinds = {MD5} if self._hashed else set()
+        if file.checksum is not None:
+            kinds.add(file.checksum.kind)
+        # S3 lists no MD5 of what comes in parts.
+        if self._lists_md5 and (file.size <= _PIECE or not self._writes(target)):
+            kinds.add(MD5)
+        return kinds
 
     def _reads(self, path: str) -> Carrier | None:
         return self._reader if self._reader is not None and self._reader.takes(path) else None
@@ -287,8 +283,8 @@ class Engine:
             raise OSError(errno.ESTALE, reason, path)
         return data
 
-    def _put(self, target: str, data: list[Any]) -> str | None:
-        """Write a small file; the MD5 that its store says of it at once, if it says one."""
+    def _put(self, target: str, data: list[Any]) -> Checksum | None:
+        """Write a small file; the checksum that its store says of it at once, if it says one."""
         if carrier := self._writes(target):
             return carrier.write(target, data[0] if len(data) == 1 else b"".join(data))
         if not self._target.is_local:
@@ -305,13 +301,13 @@ class Engine:
             os.makedirs(path, exist_ok=True)
             self._made.add(path)
 
-    def _carry(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+    def _carry(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         assert self._writer is not None
         part = max(_PIECE, -(-file.size // _MOST_PARTS))
 
         def pieces() -> Iterator[bytes]:
             for piece in self._pieces(file, 0):
-                digest.update(piece)
+                hasher.update(piece)
                 yield piece
                 passed(len(piece))
             self._is_unchanged(file)
@@ -330,13 +326,13 @@ class Engine:
             with self._lock:
                 self._open.discard(abandon)
 
-    def _stream(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+    def _stream(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         block = max(_BLOCK, -(-file.size // _MOST_PARTS))
         writer = self._target.fs.open(target, "wb", block_size=block)
         with self._abandoning(writer.abandon):
             try:
                 for piece in self._pieces(file, 0):
-                    digest.update(piece)
+                    hasher.update(piece)
                     writer.write(bytes(piece))
                     passed(len(piece))
                 self._is_unchanged(file)
@@ -346,16 +342,16 @@ class Engine:
             else:
                 writer.close()
 
-    def _download(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+    def _download(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         self._make_directory(os.path.dirname(target))
         part = _part(target, file, str(self._source))
         _forget_others(part)
         try:
             with open(part, "ab+") as local:
-                done = self._before(local, file, digest)
+                done = self._before(local, file, hasher)
                 passed(done)
                 for piece in self._pieces(file, done):
-                    digest.update(piece)
+                    hasher.update(piece)
                     local.write(piece)
                     passed(len(piece))
             self._is_unchanged(file)
@@ -366,7 +362,7 @@ class Engine:
                     os.unlink(part)
             raise
 
-    def _before(self, local: Any, file: File, digest: _Digest) -> int:
+    def _before(self, local: Any, file: File, hasher: Hasher) -> int:
         """How many bytes came before; they are hashed again."""
         size = local.seek(0, os.SEEK_END)
         # Without a time or a version, nobody knows that they are of the same file.
@@ -374,10 +370,10 @@ class Engine:
         if not known or size > file.size:
             local.truncate(0)
             return 0
-        if digest.wanted:
+        if hasher:
             local.seek(0)
             while piece := local.read(_PIECE):
-                digest.update(piece)
+                hasher.update(piece)
         return int(size)
 
     def _pieces(self, file: File, start: int) -> Iterator[bytes]:

@@ -344,14 +344,16 @@ def _transfer(
     if overwrite != "always" or resume:
         there = _there(target)
 
-    def md5(one: File, other: File) -> tuple[str | None, str | None]:
-        # The listed one first: without it, there is nothing to compare.
-        listed = source.md5(one) if target.is_local else target.md5(other)
+    def same(one: File, other: File) -> bool | None:
+        # A listed one first: without it, there is nothing to compare.
+        listed = one.checksum if target.is_local else other.checksum
         if listed is None:
-            return None, None
-        return listed, target.md5(other) if target.is_local else source.md5(one)
+            return None
+        far, near = (target, other) if target.is_local else (source, one)
+        made = far.checksum(near, listed.kind)
+        return None if made is None else made == listed
 
-    plan = compare(files, there, overwrite, resume, md5)
+    plan = compare(files, there, overwrite, resume, same)
     refuse_names([file.name for file in plan.moves], target)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))

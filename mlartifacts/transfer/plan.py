@@ -17,7 +17,7 @@ __all__ = ["Overwrite", "Plan", "chosen", "compare", "refuse_names"]
 
 Overwrite = Literal["always", "never", "newer", "different"]
 Patterns = str | Iterable[str]
-MD5s = Callable[[File, File], tuple[str | None, str | None]]
+Same = Callable[[File, File], bool | None]
 
 _LONGEST_STEP = 255
 _WINDOWS = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.I)
@@ -69,7 +69,7 @@ def compare(
     target: Mapping[str, File],
     overwrite: Overwrite = "different",
     resume: bool = False,
-    md5: MD5s | None = None,
+    same: Same | None = None,
 ) -> Plan:
     """What of `source` must be moved so that `target` has it.
 
@@ -78,11 +78,11 @@ def compare(
     source, target : mapping of str to File
     overwrite : {"always", "never", "newer", "different"}
         Of what both have: move all; none; what is newer in the source; what has another size
-        or MD5, or is newer in the source where one side lists no MD5.
+        or checksum, or is newer in the source where there is no checksum to compare.
     resume : bool, default False
         With ``"always"``: do not move again what is the same.
-    md5 : callable, optional
-        The MD5 of two files of one name and size, each ``None`` where it is not known.
+    same : callable, optional
+        Whether two files of one name and size have the same checksum; ``None`` where nobody knows.
 
     Raises
     ------
@@ -98,7 +98,9 @@ def compare(
     skipped: list[File] = []
     for name, file in source.items():
         there = target.get(name)
-        (moves if there is None or _replaces(file, there, overwrite, md5) else skipped).append(file)
+        (moves if there is None or _replaces(file, there, overwrite, same) else skipped).append(
+            file
+        )
     moves.sort(key=lambda file: file.size, reverse=True)
     return Plan(tuple(moves), tuple(skipped))
 
@@ -107,7 +109,7 @@ def _replaces(
     file: File,
     there: File,
     overwrite: Overwrite,
-    md5: MD5s | None,
+    same: Same | None,
 ) -> bool:
     if overwrite in {"always", "never"}:
         return overwrite == "always"
@@ -115,8 +117,8 @@ def _replaces(
         return _is_newer(file, there)
     if file.size != there.size:
         return True
-    one, other = (None, None) if md5 is None else md5(file, there)
-    return _is_newer(file, there) if one is None or other is None else one != other
+    is_same = None if same is None else same(file, there)
+    return _is_newer(file, there) if is_same is None else not is_same
 
 
 def _is_newer(file: File, there: File) -> bool:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 import errno
-import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from mlartifacts.checksums import Checksum, Hasher, Kind, listed
 from mlartifacts.errors import InvalidURI
 
-__all__ = ["End", "File", "md5_of"]
+__all__ = ["End", "File", "checksum_of"]
 
 _PIECE = 8 * 2**20
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 # What the drivers call the time of a file's last change.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify")
 
@@ -37,9 +33,8 @@ class File:
         In bytes.
     modified : float or None
         Seconds since the epoch, where its store lists them.
-    md5 : str or None
-        In hexadecimal digits, where its store lists it. An S3 object that is encrypted or came
-        in parts has none, or another number in its place.
+    checksum : Checksum or None
+        Where its store lists one.
     version : str or None
         What changes with its content, where its store lists such a thing.
     """
@@ -47,7 +42,7 @@ class File:
     name: str
     size: int
     modified: float | None = None
-    md5: str | None = field(default=None, compare=False)
+    checksum: Checksum | None = field(default=None, compare=False)
     version: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -58,7 +53,7 @@ class File:
             name,
             int(info["size"] or 0),
             _time(info),
-            _md5(info),
+            listed(info),
             None if version is None else str(version),
         )
 
@@ -117,9 +112,11 @@ class End:
             for path, info in found.items()
         }
 
-    def md5(self, file: File) -> str | None:
-        """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""
-        return md5_of(self, file.name) if file.md5 is None and self.is_local else file.md5
+    def checksum(self, file: File, kind: Kind) -> Checksum | None:
+        """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
+        if file.checksum is not None and file.checksum.kind == kind:
+            return file.checksum
+        return checksum_of(self, file.name, kind) if self.is_local else None
 
     def file(self, name: str) -> File:
         """One file, as it is now."""
@@ -129,13 +126,13 @@ class End:
         return File(name, status.st_size, status.st_mtime)
 
 
-def md5_of(end: End, name: str) -> str:
-    """The MD5 of a file's bytes, which are read."""
-    digest = hashlib.md5(usedforsecurity=False)
+def checksum_of(end: End, name: str, kind: Kind) -> Checksum:
+    """The checksum of a file's bytes, which are read."""
+    hasher = Hasher([kind])
     with end.fs.open(end.path(name), "rb") as file:
         while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+            hasher.update(piece)
+    return hasher.checksums()[kind]
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -176,17 +173,3 @@ def _time(info: Mapping[str, Any]) -> float | None:
             aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
             return aware.timestamp()
     return None
-
-
-def _md5(info: Mapping[str, Any]) -> str | None:
-    settings = info.get("content_settings")  # Azure's
-    given = info.get("md5Hash") or (settings and settings.get("content_md5"))
-    if isinstance(given, str):  # Google's
-        try:
-            given = base64.b64decode(given)
-        except binascii.Error:
-            return None
-    if isinstance(given, bytes | bytearray):
-        return given.hex()
-    match = _MD5.fullmatch(str(info.get("ETag", "")))
-    return match[1] if match else None

@@ -6,8 +6,9 @@ import contextlib
 import errno
 from collections.abc import Iterable, Mapping
 
+from mlartifacts.checksums import Checksum, matching
 from mlartifacts.transfer.engine import Moved
-from mlartifacts.transfer.trees import End, File, md5_of
+from mlartifacts.transfer.trees import End, File, checksum_of
 
 __all__ = ["verify"]
 
@@ -18,7 +19,7 @@ _ASKED_ONE_BY_ONE = 3
 def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
-    The size always; the MD5 where the bytes passed here and a store lists one. What a store
+    The size always; a checksum where the bytes passed here and a store lists one. What a store
     lists need not be one (S3's ETag of an encrypted object), so a difference is looked into by
     reading the file. A store that said the MD5 when it had taken the file is not asked again.
 
@@ -59,15 +60,17 @@ def _compare(source: End, target: End, name: str, moved: Moved, there: File | No
     reason = None
     if there.size != moved.file.size:
         reason = f"{there.size} bytes arrived of {moved.file.size}"
-    elif moved.md5 is None:
-        return  # there is nothing to compare
-    elif there.md5 not in {None, moved.md5} and md5_of(target, name) != moved.md5:
-        reason = "other bytes arrived than were sent (their MD5 differs)"
-    elif moved.file.md5 not in {None, moved.md5}:
-        again = md5_of(source, moved.file.name)
-        if again != moved.md5:
-            reason = "other bytes were read than are stored (their MD5 differs)"
+    elif _differs(target, name, there.checksum, moved):
+        reason = "other bytes arrived than were sent (their checksum differs)"
+    elif _differs(source, moved.file.name, moved.file.checksum, moved):
+        reason = "other bytes were read than are stored (their checksum differs)"
     if reason is not None:
         with contextlib.suppress(FileNotFoundError):
             target.fs.rm_file(path)
         raise OSError(errno.EIO, f"{reason}: the copy was removed", path)
+
+
+def _differs(end: End, name: str, listed: Checksum | None, moved: Moved) -> bool:
+    if listed is None or matching(listed, moved.passed) is not False:
+        return False
+    return listed.certain or checksum_of(end, name, listed.kind) != moved.passed[listed.kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import errno
+import itertools
 import json
 import os
 import random
@@ -202,18 +203,22 @@ def test_what_is_interrupted_is_not_published_later(
     fs.pipe_file(f"{root}/file", b"old")
 
     pressing = threading.Timer(0.3, interrupt)
+    puts = itertools.count()
 
     def busy(request: Request) -> Answer | None:
         if request.method != "PUT":
             return None
-        if len(front.asked("PUT")) == 1:
+        if next(puts) == 0:
             pressing.start()
         return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "1"})
 
     front.requests.clear()
     front.answer = busy
-    with pytest.raises(KeyboardInterrupt):
-        WRITES[how](fs, str(local), f"{root}/file")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WRITES[how](fs, str(local), f"{root}/file")
+    finally:
+        pressing.cancel()  # it is for nobody else
     tries = len(front.asked("PUT"))
     time.sleep(1.2)
     assert len(front.asked("PUT")) == tries, "it is not tried again"

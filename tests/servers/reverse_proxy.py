@@ -48,6 +48,8 @@ class Reverse:
         What was asked so far.
     answer
         Gives the answer to a request where it is not the server's.
+    damage
+        Gives what arrives of a body, of a request or of its answer (``bytes``).
     whole_urls
         Whether it is asked as a network's proxy is; the host is not heeded.
     """
@@ -55,6 +57,7 @@ class Reverse:
     def __init__(self, target: str, prefix: str, tls: Any = None) -> None:
         self.requests: list[Request] = []
         self.answer: Callable[[Request], Answer | None] = lambda request: None
+        self.damage: Callable[[bytes], bytes] = lambda body: body
         self.whole_urls = False
         outer = self
 
@@ -82,17 +85,21 @@ class Reverse:
                 connection = http.client.HTTPConnection(parts.netloc, timeout=60)
                 headers = {n: v for n, v in request.headers.items() if n.lower() != "host"}
                 with contextlib.closing(connection):
-                    connection.request(request.method, request.path, body or None, headers)
+                    sent = outer.damage(body) or None
+                    connection.request(request.method, request.path, sent, headers)
                     response = connection.getresponse()
                     kept = {
                         name: value
                         for name, value in response.getheaders()
                         if name.lower() not in _OF_CONNECTIONS
                     }
+                    if kept.get("Location", "").startswith(target):
+                        kept["Location"] = outer.url + kept["Location"].removeprefix(target)
                     length = response.getheader("Content-Length")
                     if request.method == "HEAD" and length is not None:
                         kept["Content-Length"] = length
-                    return Answer(response.status, response.read(), kept, length is None)
+                    came = outer.damage(response.read())
+                    return Answer(response.status, came, kept, length is None)
 
             def _reply(self, answer: Answer) -> None:
                 self.send_response(answer.status)

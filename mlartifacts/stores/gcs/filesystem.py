@@ -85,6 +85,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     """
 
     store = STORE
+    lists_md5 = True
 
     _request = retry_request(retries=3)(_ask)
     _get_file_request = retry_request(retries=3)(_download)

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
+from mlartifacts.checksums import Checksum, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
 from mlartifacts.stores.s3.driver import Hung, told_by_name
@@ -68,7 +69,8 @@ _PIECE = 2**20
 # obstore refuses them in names.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
 _ASCII = re.compile(r"[\x20-\x7e]*")
-_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+# Checksums of an object, the cheapest to make first.
+_CHECKSUMS = ("CRC32C", "CRC32", "SHA1", "SHA256")
 # What an upload is given to arrive besides the wait for its answer: obstore's timeout for the
 # answer begins with the upload, and would end slow ones that go on well.
 _SLOWEST = 2**16  # bytes a second
@@ -291,7 +293,32 @@ class S3Carrier:
 
         return self._explained(path, "GetObject", get)
 
-    def write(self, path: str, data: Any) -> str | None:
+    def checksum(self, path: str, version: str | None) -> Checksum | None:
+        """What an upload gave the object, in whole or in parts; no other than of `version`."""
+        key = self._key(path)
+        ask = functools.partial(self._fs.call_s3, "head_object", Bucket=self._bucket, Key=key)
+        try:
+            said = ask(ChecksumMode="ENABLED")
+            if version is not None and said.get("ETag") != version:
+                return None
+            algorithm = next((name for name in _CHECKSUMS if said.get(f"Checksum{name}")), None)
+            if algorithm is None:
+                return None
+            digest, of_parts, _ = said[f"Checksum{algorithm}"].partition("-")
+            kind = "COMPOSITE" if of_parts else said.get("ChecksumType")
+            if kind is None and "-" in said["ETag"]:
+                return None  # nobody says what it is of
+            part = 0
+            if kind == "COMPOSITE":
+                first = ask(PartNumber=1)
+                part = first["ContentLength"]
+                if first.get("PartsCount") != -(-said["ContentLength"] // part):
+                    return None  # its parts differ in size
+        except OSError:
+            return None  # not everybody may ask
+        return Checksum.encoded(algorithm.lower(), digest, part)
+
+    def write(self, path: str, data: Any) -> Checksum | None:
         """Write an object at once."""
         import obstore
 
@@ -299,8 +326,7 @@ class S3Carrier:
         store = self._store(len(data))
         put = functools.partial(obstore.put, store, key, data, use_multipart=False)
         answer = self._explained(path, "PutObject", lambda: put(attributes=self._described(key)))
-        found = _MD5.fullmatch(answer["e_tag"] or "")
-        return found[1] if found else None
+        return listed({"ETag": answer["e_tag"]})
 
     def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
         """Write an object in parts."""

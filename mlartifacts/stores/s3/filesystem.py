@@ -101,6 +101,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
     """
 
     store = STORE
+    lists_md5 = True
 
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **_over_the_environment(explicit))
