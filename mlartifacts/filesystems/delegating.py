@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
+from fsspec.utils import is_exception
 
 from mlartifacts.access import url_to_fs
 from mlartifacts.carrying import Carrier
@@ -330,6 +331,20 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         path = self._strip_protocol(path)
         data: bytes = await self._first(path, "cat_file", start=start, end=end, **kwargs)
         return data
+
+    async def _cat_ranges(
+        self, paths: Any, *args: Any, on_error: str = "return", **kwargs: Any
+    ) -> Any:
+        # A store is asked for all that lies in it at once: it may know how to say it in less.
+        names = dict.fromkeys(map(self._strip_protocol, paths if isinstance(paths, list) else ()))
+        places = {name: (await self._places(name))[0] for name in names}
+        stores = {id(place.fs): place.fs for place in places.values()}
+        if len(stores) == 1 and isinstance(store := next(iter(stores.values())), AsyncFileSystem):
+            there = [places[self._strip_protocol(path)].path for path in paths]
+            found = await store._cat_ranges(there, *args, on_error="return", **kwargs)
+            if not any(map(is_exception, found)):
+                return found
+        return await super()._cat_ranges(paths, *args, on_error=on_error, **kwargs)
 
     async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
         rpath = self._strip_protocol(rpath)

@@ -354,8 +354,9 @@ def test_reads_go_to_the_store_by_ranges(front: Reverse, store: Proxy, base: str
     assert not any("authorization" in request.headers for request in asked)
 
 
-def test_many_ranges_ask_once_where_the_file_is(front: Reverse, base: str) -> None:
-    fs, root = located(base)
+@pytest.mark.parametrize("scheme", ["mlflow-artifacts", "runs"])
+def test_many_ranges_ask_once_where_the_file_is(front: Reverse, base: str, scheme: str) -> None:
+    fs, root = located(base if scheme != "runs" else f"runs:/{base.split('/')[2]}")
     paths = [f"{root}/large", f"{root}/small"]
     fs.pipe(dict(zip(paths, (LARGE, b"0123456789"), strict=True)))
     front.requests.clear()
@@ -368,6 +369,9 @@ def test_many_ranges_ask_once_where_the_file_is(front: Reverse, base: str) -> No
     missing = [f"{root}/missing"] * 5
     for error in fs.cat_ranges(missing, [0] * 5, [5] * 5):
         assert isinstance(error, FileNotFoundError)
+        assert error.filename == missing[0]
+    with pytest.raises(ValueError, match=r"^$"):
+        fs.cat_ranges(missing, [0], [5] * 5)
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges(missing, [0] * 5, [5] * 5, on_error="raise")
 
