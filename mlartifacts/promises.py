@@ -394,6 +394,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None
 
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        """Bytes of each read and of each write of a large file, at most; ``None``: any."""
+        return None, None
+
     # ---- Errors --------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str) -> Exception | None:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.utils import is_exception
@@ -286,6 +286,11 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         place = self.places(self._strip_protocol(path))[0]
         reason: str | None = place.fs.unfit(place.path)
         return reason
+
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        return cast("tuple[int | None, int | None]", place.fs.chunks(place.path))
 
     def modified(self, path: str) -> Any:
         """When a file was last changed."""

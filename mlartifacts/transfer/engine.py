@@ -116,6 +116,9 @@ class Engine:
         self._within = source.fs is target.fs and not source.is_local
         self._reader = None if self._within else _carrier(source)
         self._writer = None if self._within else _carrier(target)
+        piece, block = _chunks(source)[0], _chunks(target)[1]
+        self._block = min(_BLOCK, block or _BLOCK)
+        self._piece = min(_PIECE, piece or _PIECE, self._block)
         self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
@@ -327,7 +330,7 @@ class Engine:
                 self._open.discard(abandon)
 
     def _stream(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
-        block = max(_BLOCK, -(-file.size // _MOST_PARTS))
+        block = max(self._block, -(-file.size // _MOST_PARTS))
         writer = self._target.fs.open(target, "wb", block_size=block)
         with self._abandoning(writer.abandon):
             try:
@@ -384,11 +387,11 @@ class Engine:
             return
         waiting: collections.deque[tuple[int, concurrent.futures.Future[list[Any]]]]
         waiting = collections.deque()
-        begins = iter(range(start, file.size, _PIECE))
+        begins = iter(range(start, file.size, self._piece))
         try:
             while True:
                 while len(waiting) < _AHEAD and (begin := next(begins, None)) is not None:
-                    end = min(begin + _PIECE, file.size)
+                    end = min(begin + self._piece, file.size)
                     ask = self._ranges.submit(self._range, path, begin, end, file.version)
                     waiting.append((end - begin, ask))
                 if not waiting:
@@ -409,7 +412,7 @@ class Engine:
             local.seek(start)
             while left:
                 self._budget.check()
-                piece = local.read(min(_PIECE, left))
+                piece = local.read(min(self._piece, left))
                 if not piece:
                     raise OSError(errno.ESTALE, "it became shorter while it was read", path)
                 left -= len(piece)
@@ -433,6 +436,10 @@ def _keep_memory() -> None:
     block was freed before: that took a third of the CPU time of a download.
     """
     bytearray(2 * _PIECE)
+
+
+def _chunks(end: End) -> tuple[int | None, int | None]:
+    return end.fs.chunks(end.root) if hasattr(end.fs, "chunks") else (None, None)
 
 
 def _carrier(end: End) -> Carrier | None:

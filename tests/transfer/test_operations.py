@@ -512,3 +512,28 @@ def test_300_files_with_a_large_one(
     hashes = {n: hashlib.sha256(data).digest() for n, data in tree.items()}
     assert {n: hashlib.sha256(d).digest() for n, d in found(tmp_path / "there").items()} == hashes
     mlartifacts.delete(store.uri("tree"))
+
+
+# ---- Settings ----------------------------------------------------------------------------
+
+
+def test_chunks_of_the_size_that_the_user_sets(
+    opened: Callable[[str], Harbour], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened("gcs")
+    here = plant(tmp_path / "here", {"large": LARGE})
+    with reverse_proxy.serve(store.server.url) as front:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+        monkeypatch.setenv("MLFLOW_GCS_UPLOAD_CHUNK_SIZE", str(3 * 2**20))
+        monkeypatch.setenv("MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE", str(2 * 2**20))
+        mlartifacts.upload(here, store.uri("tree"))
+        mlartifacts.download(store.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == {"large": LARGE}
+    sent = [int(e.headers["Content-Length"]) for e in front.asked("POST", "upload_id=")]
+    assert len(sent) == 4
+    assert sum(sent) == len(LARGE)
+    assert max(sent) <= 3 * 2**20
+    ranges = [each.headers["Range"] for each in front.requests if "Range" in each.headers]
+    bounds = [each.removeprefix("bytes=").split("-") for each in ranges]
+    assert len(bounds) == 6
+    assert all(int(last) - int(first) < 2 * 2**20 for first, last in bounds)

@@ -114,6 +114,10 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         path = self._strip_protocol(name)
         return f"{root}/{path if root.scheme in STORE.schemes else quote(path)}"
 
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        """``MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE``; a write makes its own parts."""
+        return self._download_part, None
+
     # ---- Errors ----------------------------------------------------------------------------
 
     def _translate(self, error: Exception, path: str) -> Exception | None:

@@ -119,6 +119,10 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             raise InvalidURI(f"The path {path!r} names no object: {key!r} is no name.")
         return bucket, key + trail if key else "", None
 
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        """``MLFLOW_GCS_DOWNLOAD_CHUNK_SIZE`` and ``MLFLOW_GCS_UPLOAD_CHUNK_SIZE``."""
+        return self.download_chunk_size, self.upload_chunk_size
+
     def _translate(self, error: Exception, path: str) -> Exception | None:
         text = str(error).strip()
         if isinstance(error, google.auth.exceptions.TransportError):
