@@ -744,6 +744,35 @@ def test_no_login_is_read_from_netrc(
             assert told == {f"Bearer {token}" if token and not anon else None}
 
 
+def test_the_networks_own_proxy_makes_a_tunnel(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears of the host, and of nothing that is said to it."""
+    base = mlflow_server.new_root()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of the server")
+    with (
+        reverse_proxy.serve(mlflow_server.url, certificates_in=tmp_path / "tls") as front,
+        reverse_proxy.serve("http://nobody.invalid") as network,
+    ):
+        authority = network.url.partition("://")[2]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@{authority}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "tls" / "ca.pem"))
+        fs, root = located(base)
+        fs.pipe_file(f"{root}/file", b"data")
+        assert fs.cat_file(f"{root}/file") == b"data"
+        mlartifacts.resolve(f"runs:/{base.split('/')[2]}")  # asked by the standard library
+        assert {request.headers["Authorization"] for request in front.requests} == {
+            "Bearer of the server"
+        }
+        assert {request.method for request in network.requests} == {"CONNECT"}
+        asked = front.url.partition("://")[2]
+        for request in network.requests:
+            assert request.path == asked
+            assert request.headers["Proxy-Authorization"] == "Basic dXNlcjpwQHNz"
+            assert "Authorization" not in request.headers
+
+
 def test_the_networks_own_proxy(
     mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

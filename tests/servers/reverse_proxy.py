@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import http.client
 import http.server
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -80,6 +81,21 @@ class Reverse:
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
 
+            def do_CONNECT(self) -> None:
+                """A tunnel, as a network's proxy makes one."""
+                outer.requests.append(Request("CONNECT", self.path, dict(self.headers)))
+                host, _, port = self.path.rpartition(":")
+                self.close_connection = True
+                with socket.create_connection((host, int(port)), timeout=10) as server:
+                    self.send_response(200)
+                    self.end_headers()
+                    for end in (server, self.connection):
+                        end.settimeout(60)
+                    back = threading.Thread(target=_pass_on, args=(server, self.connection))
+                    back.start()
+                    _pass_on(self.connection, server)
+                    back.join()
+
             def _ask(self, request: Request, body: bytes) -> Answer:
                 parts = urllib.parse.urlsplit(target)
                 connection = http.client.HTTPConnection(parts.netloc, timeout=60)
@@ -133,6 +149,14 @@ class Reverse:
     def asked(self, method: str, part: str = "") -> list[Request]:
         """The requests of a method whose path has a part."""
         return [each for each in self.requests if each.method == method and part in each.path]
+
+
+def _pass_on(one: socket.socket, other: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := one.recv(2**16):
+            other.sendall(data)
+    with contextlib.suppress(OSError):
+        other.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager
