@@ -390,6 +390,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Why the store cannot hold a name; ``None`` where it can, as far as is known."""
         return None
 
+    def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
+        """The filesystem and the path where a file lies, or is written; ``None``: look for it."""
+        return self, path
+
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None

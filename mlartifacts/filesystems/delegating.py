@@ -204,6 +204,13 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """Where `path` is written: where it is found, if it is there."""
         return (await self._places(path, hopeful=True))[0]
 
+    def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
+        """The store and the path in it, where it can be in no other."""
+        places = self.places(path)
+        if len(places) != 1 or not places[0].rest:
+            return None
+        return places[0].fs, places[0].path
+
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files faster, if the directory's store has such a thing."""
         if self.asynchronous:

@@ -112,10 +112,9 @@ class Engine:
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
-        # The store copies within itself.
-        self._within = source.fs is target.fs and not source.is_local
-        self._reader = None if self._within else _carrier(source)
-        self._writer = None if self._within else _carrier(target)
+        self._is_one = source.fs is target.fs and not source.is_local
+        self._reader = None if self._is_one else _carrier(source)
+        self._writer = None if self._is_one else _carrier(target)
         piece, block = _chunks(source)[0], _chunks(target)[1]
         self._block = min(_BLOCK, block or _BLOCK)
         self._piece = min(_PIECE, piece or _PIECE, self._block)
@@ -208,11 +207,11 @@ class Engine:
             time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
 
     def _once(self, file: File, name: str, passed: Any) -> Moved:
-        source, target = self._source.path(file.name), self._target.path(name)
-        if self._within:
-            self._target.fs.cp_file(source, target)
+        if copy := self._within(file, name):
+            copy()
             passed(file.size)
             return Moved(file, {})
+        target = self._target.path(name)
         if file.size > _PIECE:
             file = self._with_checksum(file)
         hasher = Hasher(self._kinds(file, target))
@@ -234,6 +233,16 @@ class Engine:
             else:
                 self._stream(file, target, hasher, passed)
         return Moved(file, hasher.checksums())
+
+    def _within(self, file: File, name: str) -> Callable[[], None] | None:
+        """What copies a file within its store, if it is not to leave that."""
+        if self._is_one:
+            source, target = self._source.path(file.name), self._target.path(name)
+            return functools.partial(self._target.fs.cp_file, source, target)
+        one, other = self._source.where(file.name), self._target.where(name, writing=True)
+        if one is None or other is None or one[0] is not other[0]:
+            return None
+        return functools.partial(one[0].cp_file, one[1], other[1])
 
     def _held(self, target: str) -> int:
         """Bytes of a large file that are held while it moves."""

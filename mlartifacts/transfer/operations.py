@@ -337,7 +337,9 @@ def _transfer(
     files = source.files()
     if "" in files and (into or target.is_directory()):
         target = End(target.fs, target.path(source.root.rstrip("/").rpartition("/")[2]))
-    if source.fs is target.fs and f"{target.root}/".startswith(f"{source.root}/"):
+    one = source.where("") or (source.fs, source.root)
+    other = target.where("", writing=True) or (target.fs, target.root)
+    if one[0] is other[0] and f"{other[1]}/".startswith(f"{one[1]}/"):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
     files = chosen(files, *choice)
     there: Mapping[str, File] = {}

@@ -83,6 +83,13 @@ class End:
             return self.root
         return f"{self.root.rstrip('/')}/{name}" if self.root else name
 
+    def where(self, name: str, writing: bool = False) -> tuple[Any, str] | None:
+        """The filesystem that a file lies in, which a logical one is not, and its path there."""
+        if self.is_local or not hasattr(self.fs, "where"):
+            return None
+        found: tuple[Any, str] | None = self.fs.where(self.path(name), writing)
+        return found
+
     def __str__(self) -> str:
         return str(self.fs.unstrip_protocol(self.root))
 

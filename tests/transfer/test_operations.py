@@ -388,6 +388,35 @@ def test_within_one_store_its_own_copy_is_used(wire: Proxy, s3: Harbour) -> None
     assert {request.method for request in wire.requests} <= {"GET", "HEAD", "PUT"}
 
 
+@pytest.mark.parametrize("name", ["runs-s3", "models-s3"])
+def test_a_logical_place_and_its_own_store(
+    opened: Callable[[str], Harbour], wire: Proxy, s3: Harbour, name: str
+) -> None:
+    """No byte of a model passes here that is promoted to another place in its store."""
+    logical = opened(name)
+    tree = {"a": b"a" * 500_000, "b/c": b"c" * 500_000}
+    logical.seed(tree)
+    mlartifacts.copy(logical.uri(), s3.uri("promoted"))
+    assert s3.stored() == {f"promoted/{n}": data for n, data in tree.items()}
+    assert sum(request.body for request in wire.requests) < 50_000
+    assert wire.bytes_to_server < 100_000
+    back = logical.uri("back")
+    if name == "models-s3":
+        with pytest.raises(TransferError, match="can only be read"):
+            mlartifacts.copy(s3.uri("promoted"), back)
+        assert set(logical.stored()) == set(tree)
+        return
+    mlartifacts.copy(s3.uri("promoted"), back)
+    assert {n: d for n, d in logical.stored().items() if n.startswith("back/")} == {
+        f"back/{n}": data for n, data in tree.items()
+    }
+    assert wire.bytes_to_server < 200_000
+    own = mlartifacts.resolve(logical.uri("a"))
+    with pytest.raises(InvalidURI, match="itself"):
+        mlartifacts.copy(logical.uri("a"), own, overwrite="always")
+    assert logical.stored()["a"] == tree["a"]
+
+
 # ---- Progress and memory -----------------------------------------------------------------
 
 

@@ -35,6 +35,9 @@ class ModelsFileSystem(DelegatingFileSystem):
             _refuse(self._strip_protocol(path))
         return super().open(path, mode, *args, **kwargs)
 
+    def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
+        return None if writing else super().where(path)
+
     def carrier(self, path: str) -> Carrier | None:
         offered = super().carrier(path)
         return None if offered is None else _Reading(self)
