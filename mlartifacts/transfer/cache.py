@@ -121,7 +121,7 @@ def cached(
 
 
 def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
-    key, name = _key(source), _name(source)
+    key, name = _key(source), source.name or "artifacts"
     state = _State.of(source)
     if path := state.known(snapshots, key):
         return path
@@ -200,14 +200,6 @@ def _key(source: End) -> str:
     named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
     connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
     return _hash([type(fs).__name__, redact(str(source)), named, connection])
-
-
-def _name(source: End) -> str:
-    """The last step of a path; in a URL, what stands behind it may be a signature."""
-    root = source.root
-    if {"http", "https"} & set(source.fs.protocol):
-        root = re.split(r"[?#]", root)[0]
-    return root.rstrip("/").rpartition("/")[2] or "artifacts"
 
 
 # ---- What --------------------------------------------------------------------------------

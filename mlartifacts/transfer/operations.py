@@ -14,7 +14,7 @@ from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
-from mlartifacts.transfer.plan import Overwrite, chosen, compare, refuse_names
+from mlartifacts.transfer.plan import Choice, Overwrite, compare, refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
 
@@ -66,7 +66,8 @@ def upload(
     Parameters
     ----------
     local : str or path-like
-        A file, or a directory whose content is meant. Links in it are followed inside of it.
+        A file, or a directory whose content is meant. Links in it are followed inside of it;
+        empty directories, pipes and devices in it are left out.
     uri : str or path-like
         Where the content goes; a file goes into a directory, or a URI that ends with a slash.
     include, exclude : str or iterable of str, optional
@@ -95,6 +96,8 @@ def upload(
         There is no such file or directory.
     InvalidURI
         A link leads out of `local`, or the target cannot hold a name: nothing was moved.
+    InvalidConfig
+        A pattern can match nothing, or `overwrite` is none of these.
     TransferError
         Some files could not be moved, each with its cause; the others were.
     """
@@ -102,7 +105,7 @@ def upload(
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
-        choice=(include, exclude),
+        choice=Choice(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -143,22 +146,28 @@ def download(
     Raises
     ------
     FileNotFoundError, InvalidURI, TransferError
-        As for :func:`upload`.
+        As for :func:`upload`; `local` may be no other store's, either.
     """
     source = _end(uri, options)
     temporary = tempfile.mkdtemp(prefix="mlartifacts-") if local is None else None
-    target = f"{temporary}/" if local is None else str(os.fspath(local))
     try:
+        target = _end(f"{temporary}/" if local is None else local, {})
+        if not target.is_local:
+            raise InvalidURI(f"{target} is no local path: mlartifacts.copy copies between URIs.")
         report = _transfer(
             source,
-            _end(target, {}),
-            into=target.endswith(("/", os.sep)),
-            choice=(include, exclude),
+            target,
+            into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
+            choice=Choice(include, exclude),
             overwrite=overwrite,
             resume=resume,
             dry_run=dry_run,
             callback=callback,
         )
+        if dry_run and temporary is not None:
+            os.rmdir(temporary)
+        elif not dry_run and not os.path.lexists(report.place) and source.is_directory():
+            os.makedirs(report.place)  # there was nothing to put into it
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -213,7 +222,7 @@ def copy(
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
-        choice=(include, exclude),
+        choice=Choice(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -242,7 +251,7 @@ def sync(
     include, exclude, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
-        Delete what the source has not, once everything was copied.
+        Delete the files that the source, a directory, has not, once everything was copied.
 
     Returns
     -------
@@ -255,19 +264,21 @@ def sync(
         As for :func:`upload`.
     """
     one, other = _end(source, source_options or {}), _end(target, target_options or {})
+    choice = Choice(include, exclude)
+    if delete and one.lies_in(other):
+        raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
     report = _transfer(
         one,
         other,
         into=False,
-        choice=(include, exclude),
+        choice=choice,
         overwrite="different",
         resume=True,
         dry_run=dry_run,
         callback=callback,
     )
-    if delete and not dry_run:
-        extra = set(chosen(_there(other), include, exclude)) - {*report.moved, *report.skipped}
-        _remove(other, sorted(extra))
+    if delete and not dry_run and one.is_directory():
+        _remove(other, _extra(other, choice, {*report.moved, *report.skipped}))
     return report
 
 
@@ -284,8 +295,10 @@ def delete(
     Parameters
     ----------
     uri : str or path-like
+        Links in a local directory are deleted, and not followed.
     include, exclude, dry_run, **options
-        As for :func:`upload`.
+        As for :func:`upload`. Directories, and links to them, go with all that is in them alone,
+        where there are no patterns.
 
     Returns
     -------
@@ -298,17 +311,28 @@ def delete(
     TransferError
         Some files could not be deleted, each with its cause.
     """
-    end = _end(uri, options)
-    files = end.files()
-    doomed = chosen(files, include, exclude)
+    end, choice = _end(uri, options), Choice(include, exclude)
+    files = end.own()
+    doomed = choice.among(files, end)
     if not dry_run:
-        if len(doomed) == len(files):
+        if choice.is_of_all:
             end.fs.rm(end.root, recursive="" not in files)
         else:
             _remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
     return Report(str(end), tuple(sorted(doomed)), kept, size)
+
+
+def _extra(end: End, choice: Choice, kept: set[str]) -> list[str]:
+    """What is there and is not kept, under its name or by a link that leads to it."""
+    try:
+        names = choice.among(end.own(), end)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    real = End(end.fs, end.real())
+    same = {real.real(name) for name in kept}
+    return sorted(name for name in names if name not in kept and real.path(name) not in same)
 
 
 def _remove(end: End, names: list[str]) -> None:
@@ -327,7 +351,7 @@ def _transfer(
     target: End,
     *,
     into: bool,
-    choice: tuple[Patterns, Patterns],
+    choice: Choice,
     overwrite: Overwrite,
     resume: bool,
     dry_run: bool,
@@ -336,13 +360,14 @@ def _transfer(
 ) -> Report:
     files = source.files()
     if "" in files and (into or target.is_directory()):
-        target = End(target.fs, target.path(source.root.rstrip("/").rpartition("/")[2]))
-    if source.fs is target.fs and f"{target.root}/".startswith(f"{source.root}/"):
+        target = End(target.fs, target.path(source.name))
+    if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
-    files = chosen(files, *choice)
+    files = choice.among(files, source)
+    refuse_names(list(files), target)
     there: Mapping[str, File] = {}
     if overwrite != "always" or resume:
-        there = _there(target)
+        there = target.there(files)
 
     def md5(one: File, other: File) -> tuple[str | None, str | None]:
         # The listed one first: without it, there is nothing to compare.
@@ -352,7 +377,6 @@ def _transfer(
         return listed, target.md5(other) if target.is_local else source.md5(one)
 
     plan = compare(files, there, overwrite, resume, md5)
-    refuse_names([file.name for file in plan.moves], target)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:
@@ -364,13 +388,6 @@ def _transfer(
         if failures:
             raise TransferError(failures)
     return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
-
-
-def _there(target: End) -> dict[str, File]:
-    try:
-        return target.files()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

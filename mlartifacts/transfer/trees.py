@@ -9,7 +9,8 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,26 @@ class End:
     def __str__(self) -> str:
         return str(self.fs.unstrip_protocol(self.root))
 
+    @property
+    def name(self) -> str:
+        """The last step of its path; in a URL, what stands behind it may be a signature."""
+        root = self.root
+        if {"http", "https"} & set(self.fs.protocol):
+            root = re.split(r"[?#]", root)[0]
+        return root.rstrip("/").rpartition("/")[2]
+
+    def lies_in(self, other: End) -> bool:
+        """Whether it is another end, or below it."""
+        if not (self.fs is other.fs or (self.is_local and other.is_local)):
+            return False
+        above = other.real().rstrip("/")
+        return f"{self.real()}/".startswith(f"{above}/" if above or other.root else "")
+
+    def real(self, name: str = "") -> str:
+        """The path of a file, links in it followed where they are this machine's."""
+        path = self.path(name)
+        return os.path.realpath(path) if self.is_local else path
+
     def is_directory(self) -> bool:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
@@ -103,10 +124,12 @@ class End:
         FileNotFoundError
             There is nothing.
         InvalidURI
-            A link leads out of a local tree, or in a circle.
+            A link leads out of a local tree, or in a circle; or it is a device or a pipe.
         """
         info = self.fs.info(self.root)
         if info["type"] != "directory":
+            if self.is_local and not os.path.isfile(self.root):
+                raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
             return {"": self.file("") if self.is_local else File.listed("", info)}
         if self.is_local:
             return {name: self.file(name) for name in _walk(self.root)}
@@ -116,6 +139,40 @@ class End:
             path.removeprefix(above): File.listed(path.removeprefix(above), info)
             for path, info in found.items()
         }
+
+    def there(self, names: Iterable[str]) -> dict[str, File]:
+        """Which of some files are there; other ones, too, where a listing says it."""
+        if self.is_local:
+            # One by one: what else is in somebody's folder, a link that leads nowhere say, is
+            # none of ours.
+            return {name: file for name in names if (file := self._found(name)) is not None}
+        try:
+            return self.files()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def _found(self, name: str) -> File | None:
+        try:
+            status = os.stat(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        regular = stat.S_ISREG(status.st_mode)
+        return File(name, status.st_size, status.st_mtime) if regular else None
+
+    def own(self) -> dict[str, File]:
+        """Every file that lies there itself: a link to one counts, and none is followed.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing.
+        """
+        if not self.is_local:
+            return self.files()
+        if os.path.isdir(self.root):
+            return {file.name: file for file in _own(self.root)}
+        status = os.lstat(self.root)
+        return {"": File("", status.st_size, status.st_mtime)}
 
     def md5(self, file: File) -> str | None:
         """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""
@@ -160,6 +217,23 @@ def _walk(root: str) -> Iterator[str]:
                     waiting.append((name, (*above, inside)))
                 elif entry.is_file():
                     yield name
+
+
+def _own(root: str) -> Iterator[File]:
+    """The files, and the links to files, below a local directory."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.is_file(follow_symlinks=False) or (
+                    entry.is_symlink() and not os.path.isdir(entry.path)
+                ):
+                    status = entry.stat(follow_symlinks=False)
+                    yield File(name, status.st_size, status.st_mtime)
 
 
 def _time(info: Mapping[str, Any]) -> float | None:

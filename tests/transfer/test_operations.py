@@ -83,8 +83,41 @@ def test_what_is_not_there(tmp_path: Path, s3: Harbour, monkeypatch: pytest.Monk
     assert not list(tmp_path.glob("mlartifacts-*"))
 
 
-def test_into_itself(here: Path) -> None:
-    for target in (here, here / "b" / "copy"):
+def test_a_dry_run_leaves_no_trace(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    mlartifacts.download(here, dry_run=True)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_download_gives_a_path_that_is_there(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert found(mlartifacts.download(tmp_path / "empty", tmp_path / "one")) == {}
+    assert found(mlartifacts.download(here, tmp_path / "two", include="nothing")) == {}
+    assert {path.name for path in tmp_path.iterdir()} >= {"one", "two"}
+
+
+def test_places_that_are_none(here: Path, s3: Harbour, tmp_path: Path) -> None:
+    with pytest.raises(InvalidURI, match="no local path"):
+        mlartifacts.download(here, s3.uri("x"))
+    place: Any
+    for place in (os.fsencode(here), b"s3://bucket/x"):
+        for act in (
+            lambda place=place: mlartifacts.upload(place, tmp_path / "x"),
+            lambda place=place: mlartifacts.download(here, place),
+            lambda place=place: mlartifacts.copy(here, place),
+            lambda place=place: mlartifacts.delete(place),
+        ):
+            with pytest.raises(InvalidURI, match="bytes"):
+                act()
+    assert s3.stored() == {}
+
+
+def test_into_itself(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(here)
+    for target in (here, here / "b" / "copy", tmp_path / "link", tmp_path / "link/b/copy"):
         with pytest.raises(InvalidURI, match="itself"):
             mlartifacts.copy(here, target)
     assert set(found(here)) == {"a.txt", "b/c.csv", "b/d/e.txt"}
@@ -164,7 +197,132 @@ def test_delete_touches_what_it_names(s3: Harbour) -> None:
     assert set(s3.stored()) == {"foobar", "a1x"}
 
 
+def test_patterns_that_are_none(here: Path, tmp_path: Path) -> None:
+    """A filter that does nothing would be noticed too late."""
+    patterns: list[Any] = ["/a.txt", "b/", "./a.txt", "../x", "", "a**", None, b"a", 3, [None]]
+    for pattern in patterns:
+        for choice in ({"include": pattern}, {"exclude": pattern}):
+            with pytest.raises(InvalidConfig, match="include|exclude"):
+                mlartifacts.upload(here, tmp_path / "there", **choice)
+            with pytest.raises(InvalidConfig):
+                mlartifacts.delete(here, **choice)
+    assert not (tmp_path / "there").exists()
+    assert len(found(here)) == 3
+
+
+def test_patterns_for_a_single_file(here: Path, tmp_path: Path) -> None:
+    file = here / "a.txt"
+    assert mlartifacts.upload(file, tmp_path / "b.txt", include="*.csv").moved == ()
+    assert mlartifacts.download(file, tmp_path / "b.txt", include="a.*").read_bytes() == b"a"
+    assert mlartifacts.delete(file, exclude="*.txt").moved == ()
+    assert file.exists()
+
+
+def test_sync_of_a_file_deletes_nothing(here: Path, s3: Harbour) -> None:
+    s3.seed({"b/old": b"old"})
+    for _ in range(2):
+        mlartifacts.sync(here / "a.txt", s3.uri("b"), delete=True)
+        mlartifacts.sync(here / "a.txt", s3.uri("b"), exclude="*", delete=True)
+        assert s3.stored() == {"b/old": b"old", "b/a.txt": b"a"}
+
+
+def test_sync_with_patterns_that_can_be_read_once(here: Path, tmp_path: Path) -> None:
+    there = plant(tmp_path / "there", {"kept.csv": b"1", "old.txt": b"2"})
+    mlartifacts.sync(here, there, include=iter(["*.txt"]), delete=True)
+    assert found(there) == {"a.txt": b"a", "kept.csv": b"1"}
+
+
+def test_sync_does_not_delete_its_source(here: Path, tmp_path: Path, s3: Harbour) -> None:
+    s3.seed({"b/c": b"1", "d": b"2"})
+    (tmp_path / "link").symlink_to(here)
+    for source, target in (
+        (here / "b", here),
+        (here / "b", tmp_path / "link"),
+        (tmp_path / "link/b", here),
+        (s3.uri("b"), s3.uri()),
+        (s3.uri("b"), s3.uri().replace("s3:", "s3a:")),
+    ):
+        with pytest.raises(InvalidURI, match="lies in"):
+            mlartifacts.sync(source, target, delete=True)
+    assert len(found(here)) == 3
+    assert s3.stored() == {"b/c": b"1", "d": b"2"}
+
+
+def test_a_delete_with_patterns_leaves_directories(here: Path) -> None:
+    (here / "b/empty").mkdir()
+    mlartifacts.delete(here / "b", include="**")
+    assert (here / "b/empty").exists()
+    assert found(here) == {"a.txt": b"a"}
+    mlartifacts.delete(here / "b")
+    assert not (here / "b").exists()
+
+
 # ---- Links and names ---------------------------------------------------------------------
+
+
+def test_deletes_follow_no_links(here: Path, tmp_path: Path) -> None:
+    """A file is deleted under its own name, not under one that a link gives it."""
+    out = plant(tmp_path / "out", {"file": b"out"})
+    (here / "linked").symlink_to("b")
+    (here / "out").symlink_to(out)
+    (here / "nowhere").symlink_to("missing")
+    report = mlartifacts.delete(here, exclude="b/**")
+    assert report.moved == ("a.txt", "nowhere")
+    assert found(here) == {"b/c.csv": b"cc", "b/d/e.txt": b"eee"}
+    mlartifacts.delete(here)
+    assert not here.exists()
+    assert found(out) == {"file": b"out"}
+
+
+def test_sync_deletes_nothing_that_it_copied_through_a_link(here: Path, tmp_path: Path) -> None:
+    there = plant(tmp_path / "there", {"b/c.csv": b"?", "old": b"?"})
+    (there / "linked").symlink_to("b")
+    mlartifacts.sync(here, there, delete=True)
+    assert found(there) == found(here)
+    (here / "b").rename(here / "linked")
+    mlartifacts.sync(here, there, delete=True)
+    assert found(there) == {"a.txt": b"a", "b/c.csv": b"cc", "b/d/e.txt": b"eee"}
+
+
+def test_never_means_never(here: Path, tmp_path: Path) -> None:
+    """Also beside a link that leads nowhere, and below one that leads on."""
+    there = plant(tmp_path / "there", {"a.txt": b"mine", "other/c.csv": b"mine"})
+    (there / "nowhere").symlink_to("missing")
+    (there / "b").symlink_to("other")
+    mlartifacts.upload(here, there, overwrite="never")
+    assert found(there) == {"a.txt": b"mine", "other/c.csv": b"mine", "other/d/e.txt": b"eee"}
+
+
+def test_nothing_lands_outside_of_the_target(s3: Harbour, tmp_path: Path) -> None:
+    s3.seed({"b/c": b"1", "file": b"1"})
+    out = plant(tmp_path / "out", {"c": b"out", "file": b"out"})
+    for name, leads in {"b": out, "file": out / "file"}.items():
+        there = tmp_path / f"there {name}"
+        there.mkdir()
+        (there / name).symlink_to(leads)
+        for resume in (True, False):
+            with pytest.raises(InvalidURI, match=f"hold '{name}': a link there leads out"):
+                mlartifacts.download(s3.uri(), there, resume=resume)
+        assert os.listdir(there) == [name]
+    assert found(out) == {"c": b"out", "file": b"out"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes in directories")
+def test_pipes_are_no_files(here: Path, tmp_path: Path) -> None:
+    os.mkfifo(here / "pipe")
+    (tmp_path / "there").mkdir()
+    os.mkfifo(tmp_path / "there" / "a.txt")
+    with pytest.raises(InvalidURI, match="neither a file nor a directory"):
+        mlartifacts.upload(here / "pipe", tmp_path / "copy")
+    for act in (
+        lambda: mlartifacts.upload(here, tmp_path / "there"),
+        lambda: mlartifacts.download(here / "a.txt", tmp_path / "there" / "a.txt"),
+    ):
+        with pytest.raises(InvalidURI, match="a pipe is there"):
+            act()
+    assert mlartifacts.upload(here, tmp_path / "new").moved == ("a.txt", "b/c.csv", "b/d/e.txt")
+    mlartifacts.delete(here / "pipe")
+    assert not (here / "pipe").exists()
 
 
 def test_links_are_followed_inside_of_the_root(here: Path, tmp_path: Path) -> None:
@@ -193,13 +351,19 @@ def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
         ({"x" * 300: b"1"}, "255 bytes"),
         ({"both": b"1", "both/below": b"2"}, "as a file and as a directory"),
         ({"a/../b": b"1"}, r"'\.\.'"),
+        ({"/".join(["x" * 200] * 5): b"1"}, "path is too long"),
     ):
         for name in s3.stored():
             s3.server.request("DELETE", f"/{s3.base.removeprefix('s3://')}/{name}")
         s3.seed({"fine": b"0", **files})
         with pytest.raises(InvalidURI, match=reason):
-            mlartifacts.download(s3.uri() + "/", tmp_path / "there")
+            mlartifacts.download(s3.uri() + "/", _far(tmp_path / "there"))
         assert not (tmp_path / "there").exists()
+
+
+def _far(folder: Path) -> Path:
+    """A directory whose path is nearly as long as one can be."""
+    return folder.joinpath(*(["d" * 200] * 16))
 
 
 def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
