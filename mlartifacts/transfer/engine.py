@@ -24,7 +24,12 @@ from mlartifacts.carrying import Carrier
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import landing, naming, temporary_beside
+from mlartifacts.writing import create_like, landing, naming, temporary_beside
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MEMORY", "Engine", "Moved"]
 
@@ -297,7 +302,7 @@ class Engine:
         self._make_directory(os.path.dirname(target))
         with _landing(target) as temporary, open(temporary, "wb", buffering=0) as local:
             for piece in data:
-                local.write(piece)
+                _write(local, piece)
         return None
 
     def _make_directory(self, path: str) -> None:
@@ -347,24 +352,33 @@ class Engine:
                 writer.close()
 
     def _download(self, file: File, target: str, digest: _Digest, passed: Any) -> None:
+        target = os.path.realpath(target)  # a link stays a link
         self._make_directory(os.path.dirname(target))
         part = _part(target, file, str(self._source))
-        _forget_others(part)
-        try:
-            with open(part, "ab+") as local:
-                done = self._before(local, file, digest)
-                passed(done)
-                for piece in self._pieces(file, done):
-                    digest.update(piece)
-                    local.write(piece)
-                    passed(len(piece))
-            self._is_unchanged(file)
-            os.replace(part, target)
-        except BaseException:
-            if not self._resume:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part)
-            raise
+        with naming(part, target), contextlib.suppress(FileExistsError):
+            create_like(target, part)
+        with _alone_with(part) as alone:
+            kept = self._resume and alone
+            if alone:
+                _forget_others(part)
+            else:
+                part = temporary_beside(target)
+                create_like(target, part)
+            try:
+                with open(part, "ab+") as local:
+                    done = self._before(local, file, digest)
+                    passed(done)
+                    for piece in self._pieces(file, done):
+                        digest.update(piece)
+                        local.write(piece)
+                        passed(len(piece))
+                self._is_unchanged(file)
+                os.replace(part, target)
+            except BaseException:
+                if not kept:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(part)
+                raise
 
     def _before(self, local: Any, file: File, digest: _Digest) -> int:
         """How many bytes came before; they are hashed again."""
@@ -467,6 +481,38 @@ def _landing(target: str) -> Iterator[str]:
             raise
 
 
+def _write(local: Any, data: Any) -> None:
+    """Write all of some bytes: a disk that is nearly full takes fewer than it is given."""
+    left = memoryview(data)
+    while (done := local.write(left)) < len(left):
+        left = left[done:]
+
+
+@contextlib.contextmanager
+def _alone_with(part: str) -> Iterator[bool]:
+    """Say whether no other process or thread is at what has come of a file, and keep them off.
+
+    The lock ends with its process. On Windows, which has none of the kind, a file that another
+    one has open cannot be renamed, so that what comes last fails.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(open(part, "rb"))
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have got its name, or another one's, since it was opened.
+            alone = os.path.samestat(os.fstat(held.fileno()), os.stat(part))
+        except (BlockingIOError, FileNotFoundError):
+            alone = False
+        except OSError as error:
+            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP}:  # a network file system
+                raise
+            alone = True
+        yield alone
+
+
 def _is_same(one: File, other: File) -> bool:
     if one.version is not None and other.version is not None:
         return one.version == other.version
@@ -500,5 +546,6 @@ def _forget_others(part: str) -> None:
     with os.scandir(directory) as entries:
         others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
     for other in others:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(other)
+        with _alone_with(other) as alone:
+            if alone:
+                os.unlink(other)

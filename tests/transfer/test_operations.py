@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -12,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +463,74 @@ def test_a_large_download_goes_on_where_it_broke_off(
     mlartifacts.download(s3.uri("large"), target)
     assert target.read_bytes() == data[::-1]
     assert list(target.parent.iterdir()) == [target]
+
+
+AT_ONCE = """
+import sys, mlartifacts
+print("ready", flush=True)
+sys.stdin.read()
+mlartifacts.download(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_large_download_of_several_at_once(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
+    """Of processes, and of threads, with other versions beside it."""
+    s3.seed({"large": LARGE * 2, "other": LARGE})
+    wire.delay = 0.02
+    target = plant(tmp_path / "there", {"large": b"old"}) / "large"
+    command = [sys.executable, "-c", AT_ONCE, s3.uri("large"), target]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert found(target.parent) == {"large": LARGE * 2}
+    names = ["large", "other"] * 3
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: mlartifacts.download(s3.uri(name), target), names))
+    assert found(target.parent) in ({"large": LARGE * 2}, {"large": LARGE})
+
+
+@pytest.mark.parametrize("size", [10, len(LARGE)])
+def test_who_may_read_a_file_and_where_a_link_leads(size: int, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {"file": LARGE[:size]})
+    there = plant(tmp_path / "there", {"private": b"old"})
+    (there / "private").chmod(0o600)
+    (there / "file").symlink_to("private")
+    mlartifacts.upload(here, there)
+    assert (there / "file").is_symlink()
+    assert (there / "private").stat().st_mode & 0o777 == 0o600
+    assert found(there) == {"file": LARGE[:size], "private": LARGE[:size]}
+
+
+FULL = """
+import resource, sys, mlartifacts
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    mlartifacts.upload(sys.argv[1], sys.argv[2])
+except mlartifacts.TransferError as error:
+    print(error.failures[""].errno)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process can have no such limit")
+@pytest.mark.parametrize("size", [5_000_000, len(LARGE)])
+def test_a_disk_that_takes_a_part(size: int, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {"file": LARGE[:size]})
+    there = plant(tmp_path / "there", {"file": b"old"})
+    command = [sys.executable, "-c", FULL, here / "file", there / "file"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == errno.EFBIG
+    assert found(there) == {"file": b"old"}
 
 
 def test_a_file_that_changes_while_it_is_read(s3: Harbour, tmp_path: Path) -> None:
