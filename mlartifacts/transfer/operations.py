@@ -292,6 +292,8 @@ def delete(
 ) -> Report:
     """Delete an artifact, or a directory of artifacts, and nothing beside it.
 
+    Of a bucket or a container, and of a run, all that is in it is deleted, and it stays.
+
     Parameters
     ----------
     uri : str or path-like
@@ -308,20 +310,33 @@ def delete(
     ------
     FileNotFoundError
         There is nothing.
+    InvalidURI
+        It is the root of this machine's disk.
     TransferError
         Some files could not be deleted, each with its cause.
     """
     end, choice = _end(uri, options), Choice(include, exclude)
+    if end.is_local and os.path.dirname(end.real()) == end.real():
+        raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
     files = end.own()
     doomed = choice.among(files, end)
     if not dry_run:
         if choice.is_of_all:
-            end.fs.rm(end.root, recursive="" not in files)
+            _remove_whole(end, is_file="" in files)
         else:
             _remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
     return Report(str(end), tuple(sorted(doomed)), kept, size)
+
+
+def _remove_whole(end: End, is_file: bool) -> None:
+    """Delete a place with all that is in it, but of a bucket or a root only that."""
+    if is_file or "/" in end.root.rstrip("/"):
+        end.fs.rm(end.root, recursive=not is_file)
+        return
+    for entry in end.fs.ls(end.root, detail=True):
+        end.fs.rm(entry["name"], recursive=entry["type"] == "directory")
 
 
 def _extra(end: End, choice: Choice, kept: set[str]) -> list[str]:

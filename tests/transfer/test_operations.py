@@ -251,6 +251,22 @@ def test_sync_does_not_delete_its_source(here: Path, tmp_path: Path, s3: Harbour
     assert s3.stored() == {"b/c": b"1", "d": b"2"}
 
 
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs"])
+def test_a_bucket_stays(name: str, opened: Callable[[str], Harbour], here: Path) -> None:
+    store = opened(name)
+    for _ in range(2):
+        mlartifacts.upload(here, store.uri())
+        assert len(mlartifacts.delete(store.uri()).moved) == 3
+        assert store.stored() == {}
+
+
+def test_a_disk_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    for root in ("/", "file:///", tmp_path / "link", f"{tmp_path}/../../../../../../../.."):
+        with pytest.raises(InvalidURI, match="root of a disk"):
+            mlartifacts.delete(root, dry_run=True)
+
+
 def test_a_delete_with_patterns_leaves_directories(here: Path) -> None:
     (here / "b/empty").mkdir()
     mlartifacts.delete(here / "b", include="**")
