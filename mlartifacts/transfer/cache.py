@@ -169,6 +169,8 @@ def _directory(environment: Environment) -> str:
         except ModuleNotFoundError as error:
             raise MissingDriver("cache", "platformdirs") from error
         return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
+    if "://" in given:
+        raise InvalidConfig(f"{_DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
     path = os.path.abspath(os.path.expanduser(given))
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
