@@ -388,6 +388,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Why the store cannot hold a name; ``None`` where it can, as far as is known."""
         return None
 
+    def ranged(self, path: str) -> bool:
+        """Whether a part of a file that is not empty comes without the rest of it."""
+        return True
+
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None

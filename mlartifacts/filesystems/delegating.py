@@ -284,6 +284,11 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         reason: str | None = place.fs.unfit(place.path)
         return reason
 
+    def ranged(self, path: str) -> bool:
+        """Whether a part of a file comes without the rest of it."""
+        known: bool = self._plainly(path, "ranged")
+        return known
+
     def modified(self, path: str) -> Any:
         """When a file was last changed."""
         return self._plainly(path, "modified")

@@ -397,7 +397,7 @@ class Engine:
     def _pieces(self, file: File, start: int) -> Iterator[bytes]:
         """A file's bytes in order; several ranges are asked for at once."""
         path = self._source.path(file.name)
-        if self._source.is_local:
+        if self._source.is_local or not _is_ranged(self._source.fs, path):
             yield from self._read(path, file, start)
             return
         waiting: collections.deque[tuple[int, concurrent.futures.Future[list[Any]]]]
@@ -423,11 +423,11 @@ class Engine:
 
     def _read(self, path: str, file: File, start: int) -> Iterator[bytes]:
         left = file.size - start
-        with open(path, "rb") as local:
-            local.seek(start)
+        with open(path, "rb") if self._source.is_local else self._source.fs.open(path) as whole:
+            whole.seek(start)
             while left:
                 self._budget.check()
-                piece = local.read(min(_PIECE, left))
+                piece = whole.read(min(_PIECE, left))
                 if not piece:
                     raise OSError(errno.ESTALE, "it became shorter while it was read", path)
                 left -= len(piece)
@@ -451,6 +451,11 @@ def _keep_memory() -> None:
     block was freed before: that took a third of the CPU time of a download.
     """
     bytearray(2 * _PIECE)
+
+
+def _is_ranged(fs: Any, path: str) -> bool:
+    """Whether a range of a file can be asked for, and does not come with all before it."""
+    return not hasattr(fs, "ranged") or fs.ranged(path)
 
 
 def _carrier(end: End) -> Carrier | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime
 import errno
 import hashlib
@@ -17,10 +18,13 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from mlartifacts.errors import InvalidURI
+from mlartifacts.transfer.pool import Pool
 
 __all__ = ["End", "File", "md5_of"]
 
 _PIECE = 8 * 2**20
+# Files whose listing does not say how long they are.
+_ASKED_AT_ONCE = 16
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 # What the drivers call the time of a file's last change.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify")
@@ -130,15 +134,28 @@ class End:
         if info["type"] != "directory":
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
-            return {"": self.file("") if self.is_local else File.listed("", info)}
+            return {"": self.file("") if self.is_local else self._measured("", info)}
         if self.is_local:
             return {name: self.file(name) for name in _walk(self.root)}
         found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
-        return {
-            path.removeprefix(above): File.listed(path.removeprefix(above), info)
-            for path, info in found.items()
-        }
+        infos = {path.removeprefix(above): info for path, info in found.items()}
+        unknown = [name for name, info in infos.items() if info["size"] is None]
+        pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
+        asked = {name: pool.submit(self.file, name) for name in unknown}
+        pool.close()
+        files = {name: File.listed(name, info) for name, info in infos.items()}
+        for name, file in asked.items():
+            with contextlib.suppress(OSError):  # who reads it is told
+                files[name] = file.result()
+        return files
+
+    def _measured(self, name: str, info: Mapping[str, Any]) -> File:
+        """A file whose server may not say how long it is: then what it sends is counted."""
+        if info["size"] is None:
+            with self.fs.open(self.path(name), "rb") as file:
+                info = {**info, "size": file.size}
+        return File.listed(name, info)
 
     def there(self, names: Iterable[str]) -> dict[str, File]:
         """Which of some files are there; other ones, too, where a listing says it."""
@@ -181,7 +198,7 @@ class End:
     def file(self, name: str) -> File:
         """One file, as it is now."""
         if not self.is_local:
-            return File.listed(name, self.fs.info(self.path(name)))
+            return self._measured(name, self.fs.info(self.path(name)))
         status = os.stat(self.path(name))
         return File(name, status.st_size, status.st_mtime)
 
