@@ -216,7 +216,8 @@ def copy(
     FileNotFoundError, InvalidURI, TransferError
         As for :func:`upload`.
     InvalidConfig
-        With `cluster`: an option that could be secret.
+        As for :func:`upload`; with `cluster`: an option or a query that could be secret, or it is
+        not a client that is connected.
     """
     return _transfer(
         _end(source, source_options or {}),
