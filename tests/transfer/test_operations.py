@@ -7,6 +7,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -386,10 +387,19 @@ def _far(folder: Path) -> Path:
 
 
 def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
-    for name, bad in (("mlflow-artifacts", "a#b"), ("hdfs", "a:b")):
+    for name, bad in (
+        ("mlflow-artifacts", "a#b"),
+        ("hdfs", "a:b"),
+        ("hdfs", "half \udcff"),
+        ("s3", "half \udcff"),
+        ("s3", "/".join(["é" * 110] * 5)),
+        ("gcs", "half \udcff"),
+        ("wasbs", "back\\slash"),
+        ("wasbs", "half \udcff"),
+    ):
         store = opened(name)
-        here = plant(tmp_path / name, {"fine": b"0", bad: b"1"})
-        with pytest.raises(InvalidURI, match=f"cannot hold {bad!r}"):
+        here = plant(tmp_path / f"{name} {len(bad)}", {"fine": b"0", bad: b"1"})
+        with pytest.raises(InvalidURI, match=re.escape(f"cannot hold {bad!r}")):
             mlartifacts.upload(here, store.uri("tree"))
         assert store.stored() == {}
 
