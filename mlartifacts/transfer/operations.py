@@ -348,6 +348,7 @@ def _extra(end: End, choice: Choice, kept: set[str]) -> list[str]:
         return []
     real = End(end.fs, end.real())
     same = {real.real(name) for name in kept}
+    kept = {*kept, ""}  # an object of the directory's name is not in it
     return sorted(name for name in names if name not in kept and real.path(name) not in same)
 
 

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool
+from mlartifacts.writing import is_temporary
 
 __all__ = ["End", "File", "md5_of"]
 
@@ -121,7 +121,7 @@ class End:
         return bool(self.fs.isdir(self.root))
 
     def files(self) -> dict[str, File]:
-        """Every file, by name.
+        """Every file, by name; but for what somebody is writing.
 
         Raises
         ------
@@ -136,10 +136,11 @@ class End:
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
             return {"": self.file("") if self.is_local else self._measured("", info)}
         if self.is_local:
-            return {name: self.file(name) for name in _walk(self.root)}
+            names = _walk(self.root)
+            return {name: self.file(name) for name in names if not is_temporary(name)}
         found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
-        infos = {path.removeprefix(above): info for path, info in found.items()}
+        infos = {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
         unknown = [name for name, info in infos.items() if info["size"] is None]
         pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
         asked = {name: pool.submit(self.file, name) for name in unknown}
@@ -159,9 +160,10 @@ class End:
 
     def there(self, names: Iterable[str]) -> dict[str, File]:
         """Which of some files are there; other ones, too, where a listing says it."""
-        if self.is_local:
+        names = list(names)
+        if self.is_local or ("" not in names and self.fs.isfile(self.root)):
             # One by one: what else is in somebody's folder, a link that leads nowhere say, is
-            # none of ours.
+            # none of ours; and where an object has a directory's name, that alone is listed.
             return {name: file for name in names if (file := self._found(name)) is not None}
         try:
             return self.files()
@@ -170,14 +172,14 @@ class End:
 
     def _found(self, name: str) -> File | None:
         try:
-            status = os.stat(self.path(name))
+            return self.file(name) if self.fs.isfile(self.path(name)) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
-        regular = stat.S_ISREG(status.st_mode)
-        return File(name, status.st_size, status.st_mtime) if regular else None
 
     def own(self) -> dict[str, File]:
         """Every file that lies there itself: a link to one counts, and none is followed.
+
+        As in :meth:`files`, what somebody is writing is left out.
 
         Raises
         ------
@@ -185,11 +187,22 @@ class End:
             There is nothing.
         """
         if not self.is_local:
-            return self.files()
+            files = self.files()
+            linked = tuple(f"{name}/" for name in self._links())
+            return {name: file for name, file in files.items() if not name.startswith(linked)}
         if os.path.isdir(self.root):
-            return {file.name: file for file in _own(self.root)}
+            return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
         status = os.lstat(self.root)
         return {"": File("", status.st_size, status.st_mtime)}
+
+    def _links(self) -> list[str]:
+        """The links to directories, on a server that tells of them."""
+        if not {"sftp", "ftp"} & set(self.fs.protocol) or not self.is_directory():
+            return []
+        found = self.fs.find(self.root, withdirs=True, detail=True)
+        above = self.root.rstrip("/") + "/"
+        links = [path for path, info in found.items() if info.get("islink")]
+        return [path.removeprefix(above) for path in links if found[path]["type"] == "directory"]
 
     def md5(self, file: File) -> str | None:
         """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""

@@ -230,6 +230,31 @@ def test_sync_of_a_file_deletes_nothing(here: Path, s3: Harbour) -> None:
         assert s3.stored() == {"b/old": b"old", "b/a.txt": b"a"}
 
 
+def test_a_directory_that_an_object_has_the_name_of(here: Path, s3: Harbour) -> None:
+    s3.seed({"x": b"object", "x/a.txt": b"mine", "x/old": b"old"})
+    mlartifacts.upload(here, s3.uri("x"), overwrite="never")
+    assert s3.stored()["x/a.txt"] == b"mine"
+    assert mlartifacts.upload(here, s3.uri("x"), resume=True).moved == ("a.txt",)
+    mlartifacts.sync(here, s3.uri("x"), delete=True)
+    assert s3.stored()["x"] == b"object"
+
+
+@pytest.mark.parametrize("name", ["local", "sftp"])
+def test_what_somebody_is_writing(name: str, opened: Callable[[str], Harbour], here: Path) -> None:
+    """It is neither read, nor taken from them."""
+    store = opened(name)
+    written = {
+        ".mlartifacts-0123456789abcdef.part": b"half",
+        "b/.mlartifacts-0123456789abcdef-0123456789abcdef.part": b"half",
+    }
+    store.seed({"a.txt": b"??", ".mlartifacts-x.part": b"a user's", **written})
+    assert set(found(mlartifacts.download(store.uri()))) == {"a.txt", ".mlartifacts-x.part"}
+    mlartifacts.sync(here, store.uri(), delete=True)
+    assert store.stored() == {**found(here), **written}
+    mlartifacts.delete(store.uri("b"))
+    assert set(store.stored()) == {"a.txt", ".mlartifacts-0123456789abcdef.part"}
+
+
 def test_sync_with_patterns_that_can_be_read_once(here: Path, tmp_path: Path) -> None:
     there = plant(tmp_path / "there", {"kept.csv": b"1", "old.txt": b"2"})
     mlartifacts.sync(here, there, include=iter(["*.txt"]), delete=True)
@@ -292,6 +317,23 @@ def test_deletes_follow_no_links(here: Path, tmp_path: Path) -> None:
     mlartifacts.delete(here)
     assert not here.exists()
     assert found(out) == {"file": b"out"}
+
+
+def test_deletes_follow_no_links_of_a_server(opened: Callable[[str], Harbour], here: Path) -> None:
+    store: Any = opened("sftp")
+    store.seed({"tree/b/c.csv": b"?", "tree/b/old": b"1", "tree/old": b"2", "out/x": b"3"})
+    (store.folder / "tree/linked").symlink_to("b")
+    (store.folder / "tree/out").symlink_to("../out")
+    (store.folder / "tree/file").symlink_to("../out/x")
+    mlartifacts.sync(here, store.uri("tree"), delete=True)
+    assert found(store.folder / "tree") == found(here)
+    mlartifacts.delete(store.uri("tree"), include="linked/**")
+    mlartifacts.delete(store.uri("tree"), include="**", exclude="b/**")
+    assert found(store.folder) == {
+        "tree/b/c.csv": b"cc",
+        "tree/b/d/e.txt": b"eee",
+        "out/x": b"3",
+    }
 
 
 def test_sync_deletes_nothing_that_it_copied_through_a_link(here: Path, tmp_path: Path) -> None:
