@@ -365,7 +365,7 @@ class Engine:
                 part = temporary_beside(target)
                 create_like(target, part)
             try:
-                with open(part, "ab+") as local:
+                with naming(part, target), open(part, "ab+") as local:
                     done = self._before(local, file, digest)
                     passed(done)
                     for piece in self._pieces(file, done):
@@ -373,7 +373,8 @@ class Engine:
                         local.write(piece)
                         passed(len(piece))
                 self._is_unchanged(file)
-                os.replace(part, target)
+                with naming(part, target):
+                    os.replace(part, target)
             except BaseException:
                 if not kept:
                     with contextlib.suppress(FileNotFoundError):
@@ -505,16 +506,15 @@ def _alone_with(part: str) -> Iterator[bool]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            held = stack.enter_context(open(part, "rb"))
+            held = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            stack.callback(os.close, held)
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have got its name, or another one's, since it was opened.
-            alone = os.path.samestat(os.fstat(held.fileno()), os.stat(part))
-        except (BlockingIOError, FileNotFoundError):
-            alone = False
+            # It may have got its name, or another one's, since it was opened; and in a directory
+            # that others write to, too, it may be theirs.
+            status = os.fstat(held)
+            alone = os.path.samestat(status, os.stat(part)) and status.st_uid == os.geteuid()
         except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP}:  # a network file system
-                raise
-            alone = True
+            alone = error.errno in {errno.ENOLCK, errno.EOPNOTSUPP}  # a network file system
         yield alone
 
 

@@ -433,6 +433,7 @@ def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_pa
         ("mlflow-artifacts", "a#b"),
         ("hdfs", "a:b"),
         ("hdfs", "half \udcff"),
+        ("ftp", "two\nlines"),
         ("s3", "half \udcff"),
         ("s3", "/".join(["é" * 110] * 5)),
         ("gcs", "half \udcff"),
@@ -458,6 +459,15 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, here: Path, s3: Har
     assert list(caught.value.failures) == ["file 7"]
     assert isinstance(caught.value.failures["file 7"], IsADirectoryError)
     assert set(found(target)) == {f"file {n}" for n in range(20)} - {"file 7"}
+
+
+def test_a_message_is_short(tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {f"file {n}": b"x" for n in range(1000)})
+    plant(tmp_path / "there", {f"file {n}/x": b"x" for n in range(1000)})
+    with pytest.raises(TransferError, match=r"1000 file\(s\)") as caught:
+        mlartifacts.upload(here, tmp_path / "there")
+    assert len(caught.value.failures) == 1000
+    assert len(str(caught.value)) < 10_000
 
 
 def test_a_connection_that_breaks_is_tried_again(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
@@ -531,6 +541,26 @@ def test_a_large_download_goes_on_where_it_broke_off(
     mlartifacts.download(s3.uri("large"), target)
     assert target.read_bytes() == data[::-1]
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no other user who could")
+def test_a_part_that_is_a_link(s3: Harbour, tmp_path: Path) -> None:
+    """Whoever may write to the directory, too, could have made it."""
+    s3.seed({"large": LARGE})
+    victim = tmp_path / "victim"
+    victim.write_bytes(LARGE[:100])
+
+    class Break(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            raise RuntimeError
+
+    with pytest.raises(TransferError):
+        mlartifacts.download(s3.uri("large"), tmp_path / "there/large", callback=Break())
+    (part,) = (tmp_path / "there").iterdir()
+    part.unlink()
+    part.symlink_to(victim)
+    assert mlartifacts.download(s3.uri("large"), tmp_path / "there/large").read_bytes() == LARGE
+    assert victim.read_bytes() == LARGE[:100]
 
 
 AT_ONCE = """
