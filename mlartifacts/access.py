@@ -70,7 +70,7 @@ def url_to_fs(uri: str | os.PathLike[str], **options: Any) -> tuple[AbstractFile
         The store's driver is not installed.
     """
     text = os.fspath(uri)
-    if "::" in text and _is_link(text.partition("::")[0]):
+    if isinstance(text, str) and "::" in text and _is_link(text.partition("::")[0]):
         return _chain(text, options)
     parsed = parse(text)
     store = store_for(parsed)

@@ -20,6 +20,10 @@ __all__ = [
 ]
 
 
+# Failures that the message of a TransferError tells; the attribute has all.
+_TOLD = 20
+
+
 class ArtifactError(Exception):
     """Base of every exception that this package defines."""
 
@@ -67,12 +71,18 @@ class Unresolved(ArtifactError, FileNotFoundError):
 
 
 class TransferError(ArtifactError, OSError):
-    """Files that could not be transferred, each with its cause in :attr:`failures`."""
+    """Files that could not be transferred, each with its cause in :attr:`failures`.
+
+    The message tells the first of them.
+    """
 
     def __init__(self, failures: Mapping[str, BaseException]) -> None:
         self.failures = dict(failures)
-        named = "; ".join(f"{path}: {cause}" for path, cause in self.failures.items())
-        super().__init__(f"{len(self.failures)} file(s) not transferred: {named}")
+        told = list(self.failures.items())[:_TOLD]
+        named = [f"{path}: {cause}" if path else str(cause) for path, cause in told]
+        if len(self.failures) > _TOLD:
+            named.append("...")
+        super().__init__(f"{len(self.failures)} file(s) not transferred: {'; '.join(named)}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.failures,)

@@ -52,6 +52,8 @@ __all__ = [
     "mirrored",
     "synced",
     "texts",
+    "unfit_key",
+    "unfit_text",
 ]
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
@@ -62,6 +64,9 @@ _OPERATIONS = (
 
 # What is mirrored as a plain method even where the driver has one.
 _MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
+
+# S3, Azure and Google's store agree on it, but for what they count.
+_LONGEST_KEY = 1024
 
 # Directories in directories.
 _DEEPEST = 200
@@ -393,6 +398,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
         """The filesystem and the path where a file lies, or is written; ``None``: look for it."""
         return self, path
+
+    def ranged(self, path: str) -> bool:
+        """Whether a part of a file that is not empty comes without the rest of it."""
+        return True
 
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
@@ -870,6 +879,23 @@ def _both(upper: Any, lower: Any) -> Callable[[], None]:
 
 def _missing(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def unfit_key(key: str, unit: str = "bytes") -> str | None:
+    """Why a store of objects, which counts in bytes or in characters, cannot hold a key."""
+    if half := unfit_text(key):
+        return half
+    size = len(key.encode() if unit == "bytes" else key)
+    return f"the key has {size} {unit}, of {_LONGEST_KEY}" if size > _LONGEST_KEY else None
+
+
+def unfit_text(name: str) -> str | None:
+    """Why a store of names that are texts cannot hold one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "it has half of a character (a lone surrogate)"
+    return None
 
 
 def texts(path: Any) -> list[str]:

@@ -14,6 +14,7 @@ import dis
 import functools
 import io
 import os
+import re
 import secrets
 import stat
 import sys
@@ -30,6 +31,7 @@ __all__ = [
     "WholeWrite",
     "create_like",
     "give_name",
+    "is_temporary",
     "landing",
     "naming",
     "temporary_beside",
@@ -40,6 +42,8 @@ _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 # Where fsspec's asynchronous drivers run.
 _DRIVERS_THREAD = "fsspecIO"
 
+_TEMPORARY = re.compile(r"\.mlartifacts-[0-9a-f]{16}(?:-[0-9a-f]{16})?\.part")
+
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8
 
@@ -48,6 +52,11 @@ def temporary_beside(target: str) -> str:
     """Name a file that no listing of `target`'s directory has yet, to be renamed to `target`."""
     directory, slash, _ = target.rpartition("/")
     return f"{directory}{slash}.mlartifacts-{secrets.token_hex(8)}.part"
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a path ends with a name that :func:`temporary_beside` gives, or a transfer."""
+    return _TEMPORARY.fullmatch(path.rpartition("/")[2]) is not None
 
 
 @contextlib.contextmanager

@@ -299,6 +299,11 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         place = self.places(self._strip_protocol(path))[0]
         return cast("tuple[int | None, int | None]", place.fs.chunks(place.path))
 
+    def ranged(self, path: str) -> bool:
+        """Whether a part of a file comes without the rest of it."""
+        known: bool = self._plainly(path, "ranged")
+        return known
+
     def modified(self, path: str) -> Any:
         """When a file was last changed."""
         return self._plainly(path, "modified")

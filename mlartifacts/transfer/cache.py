@@ -122,7 +122,7 @@ def cached(
 
 
 def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
-    key, name = _key(source), _name(source)
+    key, name = _key(source), source.name or "artifacts"
     state = _State.of(source)
     if path := state.known(snapshots, key):
         return path
@@ -170,6 +170,8 @@ def _directory(environment: Environment) -> str:
         except ModuleNotFoundError as error:
             raise MissingDriver("cache", "platformdirs") from error
         return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
+    if "://" in given:
+        raise InvalidConfig(f"{_DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
     path = os.path.abspath(os.path.expanduser(given))
     if os.path.exists(path) and not os.path.isdir(path):
         raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
@@ -201,14 +203,6 @@ def _key(source: End) -> str:
     named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
     connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
     return _hash([type(fs).__name__, redact(str(source)), named, connection])
-
-
-def _name(source: End) -> str:
-    """The last step of a path; in a URL, what stands behind it may be a signature."""
-    root = source.root
-    if {"http", "https"} & set(source.fs.protocol):
-        root = re.split(r"[?#]", root)[0]
-    return root.rstrip("/").rpartition("/")[2] or "artifacts"
 
 
 # ---- What --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ worker is lost is moved again by another; files land whole, so that nothing is h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,15 +57,20 @@ def spread(
     Raises
     ------
     InvalidConfig
-        An end has an option that could be secret.
+        An end has an option that could be secret, or `client` is none that can be used.
     MissingDriver
         ``distributed`` is not installed.
     """
     try:
-        from distributed import as_completed
+        from distributed import Client, as_completed
     except ModuleNotFoundError as error:
         raise MissingDriver("dask", "distributed") from error
     ends = _described(source), _described(target)
+    if not isinstance(client, Client) or client.asynchronous or client.status != "running":
+        raise InvalidConfig(
+            f"cluster={client!r}: it takes a distributed.Client that is connected, and not"
+            " asynchronous."
+        )
     waiting = {}
     for batch in _batches(files):
         future = client.submit(move_batch, *ends, batch, resume, retries=_AGAIN, pure=False)
@@ -73,14 +79,17 @@ def spread(
     try:
         for future in as_completed(waiting):
             batch = waiting[future]
-            lost = future.exception()
-            told = dict.fromkeys((file.name for file in batch), lost) if lost else future.result()
+            try:
+                told = future.result()
+            except Exception as lost:  # it was cancelled, or the client closed, say
+                told = dict.fromkeys((file.name for file in batch), lost)
             failures |= told
             for file in batch:
                 progress.add(0 if file.name in told else file.size)
                 progress.file_done()
     except BaseException:
-        client.cancel(list(waiting), force=True)
+        with contextlib.suppress(Exception):  # the client may be what failed
+            client.cancel(list(waiting), force=True)
         raise
     return failures
 
@@ -128,6 +137,12 @@ def _described(end: End) -> tuple[str, dict[str, Any]]:
         raise InvalidConfig(
             f"The password of {root} does not leave this process: give it to the workers by their"
             " environment, or use a key."
+        )
+    if {"http", "https"} & set(end.fs.protocol) and "?" in end.root:
+        shown = end.root.partition("?")[0]
+        raise InvalidConfig(
+            f"What stands behind {shown}? may be a signature, and would be shown to everybody who"
+            " sees the cluster's tasks: copy it without a cluster."
         )
     given = end.fs.storage_options
     options = {name: value for name, value in given.items() if name not in _OF_FSSPEC}

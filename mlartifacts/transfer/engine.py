@@ -26,7 +26,12 @@ from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import landing, naming, temporary_beside
+from mlartifacts.writing import create_like, landing, naming, temporary_beside
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MEMORY", "Engine", "Moved"]
 
@@ -305,7 +310,7 @@ class Engine:
         self._make_directory(os.path.dirname(target))
         with _landing(target) as temporary, open(temporary, "wb", buffering=0) as local:
             for piece in data:
-                local.write(piece)
+                _write(local, piece)
         return None
 
     def _make_directory(self, path: str) -> None:
@@ -355,24 +360,34 @@ class Engine:
                 writer.close()
 
     def _download(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
+        target = os.path.realpath(target)  # a link stays a link
         self._make_directory(os.path.dirname(target))
         part = _part(target, file, str(self._source))
-        _forget_others(part)
-        try:
-            with open(part, "ab+") as local:
-                done = self._before(local, file, hasher)
-                passed(done)
-                for piece in self._pieces(file, done):
-                    hasher.update(piece)
-                    local.write(piece)
-                    passed(len(piece))
-            self._is_unchanged(file)
-            os.replace(part, target)
-        except BaseException:
-            if not self._resume:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part)
-            raise
+        with naming(part, target), contextlib.suppress(FileExistsError):
+            create_like(target, part)
+        with _alone_with(part) as alone:
+            kept = self._resume and alone
+            if alone:
+                _forget_others(part)
+            else:
+                part = temporary_beside(target)
+                create_like(target, part)
+            try:
+                with naming(part, target), open(part, "ab+") as local:
+                    done = self._before(local, file, hasher)
+                    passed(done)
+                    for piece in self._pieces(file, done):
+                        hasher.update(piece)
+                        local.write(piece)
+                        passed(len(piece))
+                self._is_unchanged(file)
+                with naming(part, target):
+                    os.replace(part, target)
+            except BaseException:
+                if not kept:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(part)
+                raise
 
     def _before(self, local: Any, file: File, hasher: Hasher) -> int:
         """How many bytes came before; they are hashed again."""
@@ -391,7 +406,7 @@ class Engine:
     def _pieces(self, file: File, start: int) -> Iterator[bytes]:
         """A file's bytes in order; several ranges are asked for at once."""
         path = self._source.path(file.name)
-        if self._source.is_local:
+        if self._source.is_local or not _is_ranged(self._source.fs, path):
             yield from self._read(path, file, start)
             return
         waiting: collections.deque[tuple[int, concurrent.futures.Future[list[Any]]]]
@@ -417,11 +432,11 @@ class Engine:
 
     def _read(self, path: str, file: File, start: int) -> Iterator[bytes]:
         left = file.size - start
-        with open(path, "rb") as local:
-            local.seek(start)
+        with open(path, "rb") if self._source.is_local else self._source.fs.open(path) as whole:
+            whole.seek(start)
             while left:
                 self._budget.check()
-                piece = local.read(min(self._piece, left))
+                piece = whole.read(min(self._piece, left))
                 if not piece:
                     raise OSError(errno.ESTALE, "it became shorter while it was read", path)
                 left -= len(piece)
@@ -451,6 +466,11 @@ def _chunks(end: End) -> tuple[int | None, int | None]:
     return end.fs.chunks(end.root) if hasattr(end.fs, "chunks") else (None, None)
 
 
+def _is_ranged(fs: Any, path: str) -> bool:
+    """Whether a range of a file can be asked for, and does not come with all before it."""
+    return not hasattr(fs, "ranged") or fs.ranged(path)
+
+
 def _carrier(end: End) -> Carrier | None:
     """What moves bytes faster than the filesystem, if its store offers it."""
     if end.is_local or not hasattr(end.fs, "carrier"):
@@ -477,6 +497,37 @@ def _landing(target: str) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def _write(local: Any, data: Any) -> None:
+    """Write all of some bytes: a disk that is nearly full takes fewer than it is given."""
+    left = memoryview(data)
+    while (done := local.write(left)) < len(left):
+        left = left[done:]
+
+
+@contextlib.contextmanager
+def _alone_with(part: str) -> Iterator[bool]:
+    """Say whether no other process or thread is at what has come of a file, and keep them off.
+
+    The lock ends with its process. On Windows, which has none of the kind, a file that another
+    one has open cannot be renamed, so that what comes last fails.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            held = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have got its name, or another one's, since it was opened; and in a directory
+            # that others write to, too, it may be theirs.
+            status = os.fstat(held)
+            alone = os.path.samestat(status, os.stat(part)) and status.st_uid == os.geteuid()
+        except OSError as error:
+            alone = error.errno in {errno.ENOLCK, errno.EOPNOTSUPP}  # a network file system
+        yield alone
 
 
 def _is_same(one: File, other: File) -> bool:
@@ -512,5 +563,6 @@ def _forget_others(part: str) -> None:
     with os.scandir(directory) as entries:
         others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
     for other in others:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(other)
+        with _alone_with(other) as alone:
+            if alone:
+                os.unlink(other)

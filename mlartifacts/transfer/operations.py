@@ -14,7 +14,7 @@ from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
-from mlartifacts.transfer.plan import Overwrite, chosen, compare, refuse_names
+from mlartifacts.transfer.plan import Choice, Overwrite, compare, refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
 
@@ -66,7 +66,8 @@ def upload(
     Parameters
     ----------
     local : str or path-like
-        A file, or a directory whose content is meant. Links in it are followed inside of it.
+        A file, or a directory whose content is meant. Links in it are followed inside of it;
+        empty directories, pipes and devices in it are left out.
     uri : str or path-like
         Where the content goes; a file goes into a directory, or a URI that ends with a slash.
     include, exclude : str or iterable of str, optional
@@ -95,6 +96,8 @@ def upload(
         There is no such file or directory.
     InvalidURI
         A link leads out of `local`, or the target cannot hold a name: nothing was moved.
+    InvalidConfig
+        A pattern can match nothing, or `overwrite` is none of these.
     TransferError
         Some files could not be moved, each with its cause; the others were.
     """
@@ -102,7 +105,7 @@ def upload(
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
-        choice=(include, exclude),
+        choice=Choice(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -143,22 +146,28 @@ def download(
     Raises
     ------
     FileNotFoundError, InvalidURI, TransferError
-        As for :func:`upload`.
+        As for :func:`upload`; `local` may be no other store's, either.
     """
     source = _end(uri, options)
     temporary = tempfile.mkdtemp(prefix="mlartifacts-") if local is None else None
-    target = f"{temporary}/" if local is None else str(os.fspath(local))
     try:
+        target = _end(f"{temporary}/" if local is None else local, {})
+        if not target.is_local:
+            raise InvalidURI(f"{target} is no local path: mlartifacts.copy copies between URIs.")
         report = _transfer(
             source,
-            _end(target, {}),
-            into=target.endswith(("/", os.sep)),
-            choice=(include, exclude),
+            target,
+            into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
+            choice=Choice(include, exclude),
             overwrite=overwrite,
             resume=resume,
             dry_run=dry_run,
             callback=callback,
         )
+        if dry_run and temporary is not None:
+            os.rmdir(temporary)
+        elif not dry_run and not os.path.lexists(report.place) and source.is_directory():
+            os.makedirs(report.place)  # there was nothing to put into it
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -207,13 +216,14 @@ def copy(
     FileNotFoundError, InvalidURI, TransferError
         As for :func:`upload`.
     InvalidConfig
-        With `cluster`: an option that could be secret.
+        As for :func:`upload`; with `cluster`: an option or a query that could be secret, or it is
+        not a client that is connected.
     """
     return _transfer(
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
-        choice=(include, exclude),
+        choice=Choice(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -242,7 +252,7 @@ def sync(
     include, exclude, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
-        Delete what the source has not, once everything was copied.
+        Delete the files that the source, a directory, has not, once everything was copied.
 
     Returns
     -------
@@ -255,19 +265,21 @@ def sync(
         As for :func:`upload`.
     """
     one, other = _end(source, source_options or {}), _end(target, target_options or {})
+    choice = Choice(include, exclude)
+    if delete and one.lies_in(other):
+        raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
     report = _transfer(
         one,
         other,
         into=False,
-        choice=(include, exclude),
+        choice=choice,
         overwrite="different",
         resume=True,
         dry_run=dry_run,
         callback=callback,
     )
-    if delete and not dry_run:
-        extra = set(chosen(_there(other), include, exclude)) - {*report.moved, *report.skipped}
-        _remove(other, sorted(extra))
+    if delete and not dry_run and one.is_directory():
+        _remove(other, _extra(other, choice, {*report.moved, *report.skipped}))
     return report
 
 
@@ -281,11 +293,15 @@ def delete(
 ) -> Report:
     """Delete an artifact, or a directory of artifacts, and nothing beside it.
 
+    Of a bucket or a container, and of a run, all that is in it is deleted, and it stays.
+
     Parameters
     ----------
     uri : str or path-like
+        Links in a local directory are deleted, and not followed.
     include, exclude, dry_run, **options
-        As for :func:`upload`.
+        As for :func:`upload`. Directories, and links to them, go with all that is in them alone,
+        where there are no patterns.
 
     Returns
     -------
@@ -295,20 +311,45 @@ def delete(
     ------
     FileNotFoundError
         There is nothing.
+    InvalidURI
+        It is the root of this machine's disk.
     TransferError
         Some files could not be deleted, each with its cause.
     """
-    end = _end(uri, options)
-    files = end.files()
-    doomed = chosen(files, include, exclude)
+    end, choice = _end(uri, options), Choice(include, exclude)
+    if end.is_local and os.path.dirname(end.real()) == end.real():
+        raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
+    files = end.own()
+    doomed = choice.among(files, end)
     if not dry_run:
-        if len(doomed) == len(files):
-            end.fs.rm(end.root, recursive="" not in files)
+        if choice.is_of_all:
+            _remove_whole(end, is_file="" in files)
         else:
             _remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
     return Report(str(end), tuple(sorted(doomed)), kept, size)
+
+
+def _remove_whole(end: End, is_file: bool) -> None:
+    """Delete a place with all that is in it, but of a bucket or a root only that."""
+    if is_file or "/" in end.root.rstrip("/"):
+        end.fs.rm(end.root, recursive=not is_file)
+        return
+    for entry in end.fs.ls(end.root, detail=True):
+        end.fs.rm(entry["name"], recursive=entry["type"] == "directory")
+
+
+def _extra(end: End, choice: Choice, kept: set[str]) -> list[str]:
+    """What is there and is not kept, under its name or by a link that leads to it."""
+    try:
+        names = choice.among(end.own(), end)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    real = End(end.fs, end.real())
+    same = {real.real(name) for name in kept}
+    kept = {*kept, ""}  # an object of the directory's name is not in it
+    return sorted(name for name in names if name not in kept and real.path(name) not in same)
 
 
 def _remove(end: End, names: list[str]) -> None:
@@ -327,7 +368,7 @@ def _transfer(
     target: End,
     *,
     into: bool,
-    choice: tuple[Patterns, Patterns],
+    choice: Choice,
     overwrite: Overwrite,
     resume: bool,
     dry_run: bool,
@@ -336,15 +377,14 @@ def _transfer(
 ) -> Report:
     files = source.files()
     if "" in files and (into or target.is_directory()):
-        target = End(target.fs, target.path(source.root.rstrip("/").rpartition("/")[2]))
-    one = source.where("") or (source.fs, source.root)
-    other = target.where("", writing=True) or (target.fs, target.root)
-    if one[0] is other[0] and f"{other[1]}/".startswith(f"{one[1]}/"):
+        target = End(target.fs, target.path(source.name))
+    if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
-    files = chosen(files, *choice)
+    files = choice.among(files, source)
+    refuse_names(list(files), target)
     there: Mapping[str, File] = {}
     if overwrite != "always" or resume:
-        there = _there(target)
+        there = target.there(files)
 
     def same(one: File, other: File) -> bool | None:
         # A listed one first: without it, there is nothing to compare.
@@ -356,7 +396,6 @@ def _transfer(
         return None if made is None else made == listed
 
     plan = compare(files, there, overwrite, resume, same)
-    refuse_names([file.name for file in plan.moves], target)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:
@@ -368,13 +407,6 @@ def _transfer(
         if failures:
             raise TransferError(failures)
     return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
-
-
-def _there(target: End) -> dict[str, File]:
-    try:
-        return target.files()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

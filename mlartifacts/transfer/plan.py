@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +14,7 @@ from fsspec.utils import glob_translate
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.transfer.trees import End, File
 
-__all__ = ["Overwrite", "Plan", "chosen", "compare", "refuse_names"]
+__all__ = ["Choice", "Overwrite", "Plan", "compare", "refuse_names"]
 
 Overwrite = Literal["always", "never", "newer", "different"]
 Patterns = str | Iterable[str]
@@ -44,24 +45,61 @@ class Plan:
         return sum(file.size for file in self.moves)
 
 
-def chosen(files: Mapping[str, File], include: Patterns, exclude: Patterns) -> dict[str, File]:
-    """The files whose names match one pattern of `include`, if there is any, and none of `exclude`.
+class Choice:
+    """Which files are meant: those that match one of `include`, if there is any, none of `exclude`.
 
     A pattern is fsspec's (``*`` within a step, ``**`` for any number of steps), and holds for the
-    whole relative name.
+    whole relative name. A file that is the root itself goes by the last step of its path.
+
+    Parameters
+    ----------
+    include, exclude : str or iterable of str
+
+    Raises
+    ------
+    InvalidConfig
+        A pattern is none, or can match no name.
     """
-    wanted, unwanted = _matchers(include), _matchers(exclude)
-    return {
-        name: file
-        for name, file in files.items()
-        if (not wanted or any(each.match(name) for each in wanted))
-        and not any(each.match(name) for each in unwanted)
-    }
+
+    def __init__(self, include: Patterns, exclude: Patterns) -> None:
+        self._wanted = _matchers("include", include)
+        self._unwanted = _matchers("exclude", exclude)
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether there are no patterns."""
+        return not self._wanted and not self._unwanted
+
+    def among(self, files: Mapping[str, File], end: End) -> dict[str, File]:
+        """The ones of an end's files."""
+        return {name: file for name, file in files.items() if self._holds(name or end.name)}
+
+    def _holds(self, name: str) -> bool:
+        if self._wanted and not any(each.match(name) for each in self._wanted):
+            return False
+        return not any(each.match(name) for each in self._unwanted)
 
 
-def _matchers(patterns: Patterns) -> list[re.Pattern[str]]:
-    each = [patterns] if isinstance(patterns, str) else list(patterns)
-    return [re.compile(glob_translate(pattern)) for pattern in each]
+def _matchers(option: str, patterns: Patterns) -> list[re.Pattern[str]]:
+    each = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(each, Iterable) or isinstance(each, bytes):
+        raise InvalidConfig(f"{option}={patterns!r}: it takes a pattern, or several.")
+    return [_matcher(option, pattern) for pattern in each]
+
+
+def _matcher(option: str, pattern: str) -> re.Pattern[str]:
+    if not isinstance(pattern, str):
+        raise InvalidConfig(f"{option} has {pattern!r}: a pattern is a str.")
+    if {"", ".", ".."} & set(pattern.split("/")):
+        # A filter that does nothing is not noticed before it is too late.
+        raise InvalidConfig(
+            f"{option} has {pattern!r}, which matches nothing: names are relative, without empty"
+            " steps, '.' and '..' (what is in a directory is 'directory/**')."
+        )
+    try:
+        return re.compile(glob_translate(pattern))
+    except ValueError as error:
+        raise InvalidConfig(f"{option} has {pattern!r}: {error}.") from error
 
 
 def compare(
@@ -134,9 +172,9 @@ def refuse_names(names: Sequence[str], end: End) -> None:
     Raises
     ------
     InvalidURI
-        A name would leave the root, is too long or has characters that the end does not know, is
-        a directory's as well, or differs from another only by the case of its letters where the
-        end takes these for one.
+        A name would leave the root, by a link that is there too, is too long or has characters
+        that the end does not know, is a directory's as well, or a device's, or differs from
+        another only by the case of its letters where the end takes these for one.
     """
     taken: dict[str, str] = {}
     directories: set[str] = set()
@@ -156,12 +194,20 @@ def refuse_names(names: Sequence[str], end: End) -> None:
         taken[same] = name
     if both := sorted(directories & set(names)):
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
+    if end.is_local and os.path.lexists(end.root):
+        root = end.real()
+        for name in (*sorted(directories), *names):
+            if reason := _taken(root, end.path(name)):
+                raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
 
 
 def _unfit(end: End, name: str, steps: list[str]) -> str | None:
     if end.is_local:
         if long := next((s for s in steps if len(os.fsencode(s)) > _LONGEST_STEP), None):
             return f"{long[:20]!r}... has more than {_LONGEST_STEP} bytes"
+        longest = os.pathconf("/", "PC_PATH_MAX") if os.name == "posix" else None
+        if longest is not None and len(os.fsencode(end.path(name))) >= longest:
+            return "the path is too long"
         if "\0" in name:
             return "it has a NUL"
         if os.name == "nt" and (bad := next((s for s in steps if _WINDOWS.search(s)), None)):
@@ -169,6 +215,22 @@ def _unfit(end: End, name: str, steps: list[str]) -> str | None:
         return None
     unfit = getattr(end.fs, "unfit", None)
     return None if unfit is None else unfit(end.path(name))
+
+
+def _taken(root: str, path: str) -> str | None:
+    """Why what is at a local path is not to be written to."""
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            real = os.path.realpath(path)
+            if os.path.commonpath([root, real]) != root:
+                return "a link there leads out of it"
+            mode = os.stat(real).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "a device or a pipe is there"
 
 
 def _folds_case(root: str) -> bool:

@@ -330,7 +330,7 @@ def _whole(place: str) -> Path | None:
             if (status.st_size, status.st_mtime_ns) != (size, modified):
                 return None
         path = Path(place, _FILES, manifest["name"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return path if path.exists() else None
 

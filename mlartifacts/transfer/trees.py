@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +15,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mlartifacts.checksums import Checksum, Hasher, Kind, listed
 from mlartifacts.errors import InvalidURI
+from mlartifacts.transfer.pool import Pool
+from mlartifacts.writing import is_temporary
 
 __all__ = ["End", "File", "checksum_of"]
 
 _PIECE = 8 * 2**20
+# Files whose listing does not say how long they are.
+_ASKED_AT_ONCE = 16
 # What the drivers call the time of a file's last change.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify")
 
@@ -93,31 +99,119 @@ class End:
     def __str__(self) -> str:
         return str(self.fs.unstrip_protocol(self.root))
 
+    @property
+    def name(self) -> str:
+        """The last step of its path; in a URL, what stands behind it may be a signature."""
+        root = self.root
+        if {"http", "https"} & set(self.fs.protocol):
+            root = re.split(r"[?#]", root)[0]
+        return root.rstrip("/").rpartition("/")[2]
+
+    def physical(self) -> End:
+        """The same place in the store that a logical one lies in, where it must be there."""
+        found = self.where("")
+        return self if found is None else End(*found)
+
+    def lies_in(self, other: End) -> bool:
+        """Whether it is another end, or below it."""
+        one, other = self.physical(), other.physical()
+        if not (one.fs is other.fs or (one.is_local and other.is_local)):
+            return False
+        above = other.real().rstrip("/")
+        return f"{one.real()}/".startswith(f"{above}/" if above or other.root else "")
+
+    def real(self, name: str = "") -> str:
+        """The path of a file, links in it followed where they are this machine's."""
+        path = self.path(name)
+        return os.path.realpath(path) if self.is_local else path
+
     def is_directory(self) -> bool:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
 
     def files(self) -> dict[str, File]:
-        """Every file, by name.
+        """Every file, by name; but for what somebody is writing.
 
         Raises
         ------
         FileNotFoundError
             There is nothing.
         InvalidURI
-            A link leads out of a local tree, or in a circle.
+            A link leads out of a local tree, or in a circle; or it is a device or a pipe.
         """
         info = self.fs.info(self.root)
         if info["type"] != "directory":
-            return {"": self.file("") if self.is_local else File.listed("", info)}
+            if self.is_local and not os.path.isfile(self.root):
+                raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
+            return {"": self.file("") if self.is_local else self._measured("", info)}
         if self.is_local:
-            return {name: self.file(name) for name in _walk(self.root)}
+            names = _walk(self.root)
+            return {name: self.file(name) for name in names if not is_temporary(name)}
         found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
-        return {
-            path.removeprefix(above): File.listed(path.removeprefix(above), info)
-            for path, info in found.items()
-        }
+        infos = {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
+        unknown = [name for name, info in infos.items() if info["size"] is None]
+        pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
+        asked = {name: pool.submit(self.file, name) for name in unknown}
+        pool.close()
+        files = {name: File.listed(name, info) for name, info in infos.items()}
+        for name, file in asked.items():
+            with contextlib.suppress(OSError):  # who reads it is told
+                files[name] = file.result()
+        return files
+
+    def _measured(self, name: str, info: Mapping[str, Any]) -> File:
+        """A file whose server may not say how long it is: then what it sends is counted."""
+        if info["size"] is None:
+            with self.fs.open(self.path(name), "rb") as file:
+                info = {**info, "size": file.size}
+        return File.listed(name, info)
+
+    def there(self, names: Iterable[str]) -> dict[str, File]:
+        """Which of some files are there; other ones, too, where a listing says it."""
+        names = list(names)
+        if self.is_local or ("" not in names and self.fs.isfile(self.root)):
+            # One by one: what else is in somebody's folder, a link that leads nowhere say, is
+            # none of ours; and where an object has a directory's name, that alone is listed.
+            return {name: file for name in names if (file := self._found(name)) is not None}
+        try:
+            return self.files()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def _found(self, name: str) -> File | None:
+        try:
+            return self.file(name) if self.fs.isfile(self.path(name)) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def own(self) -> dict[str, File]:
+        """Every file that lies there itself: a link to one counts, and none is followed.
+
+        As in :meth:`files`, what somebody is writing is left out.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing.
+        """
+        if not self.is_local:
+            files = self.files()
+            linked = tuple(f"{name}/" for name in self._links())
+            return {name: file for name, file in files.items() if not name.startswith(linked)}
+        if os.path.isdir(self.root):
+            return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
+        status = os.lstat(self.root)
+        return {"": File("", status.st_size, status.st_mtime)}
+
+    def _links(self) -> list[str]:
+        """The links to directories, on a server that tells of them."""
+        if not {"sftp", "ftp"} & set(self.fs.protocol) or not self.is_directory():
+            return []
+        found = self.fs.find(self.root, withdirs=True, detail=True)
+        above = self.root.rstrip("/") + "/"
+        links = [path for path, info in found.items() if info.get("islink")]
+        return [path.removeprefix(above) for path in links if found[path]["type"] == "directory"]
 
     def checksum(self, file: File, kind: Kind) -> Checksum | None:
         """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
@@ -128,7 +222,7 @@ class End:
     def file(self, name: str) -> File:
         """One file, as it is now."""
         if not self.is_local:
-            return File.listed(name, self.fs.info(self.path(name)))
+            return self._measured(name, self.fs.info(self.path(name)))
         status = os.stat(self.path(name))
         return File(name, status.st_size, status.st_mtime)
 
@@ -164,6 +258,23 @@ def _walk(root: str) -> Iterator[str]:
                     waiting.append((name, (*above, inside)))
                 elif entry.is_file():
                     yield name
+
+
+def _own(root: str) -> Iterator[File]:
+    """The files, and the links to files, below a local directory."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.is_file(follow_symlinks=False) or (
+                    entry.is_symlink() and not os.path.isdir(entry.path)
+                ):
+                    status = entry.stat(follow_symlinks=False)
+                    yield File(name, status.st_size, status.st_mtime)
 
 
 def _time(info: Mapping[str, Any]) -> float | None:

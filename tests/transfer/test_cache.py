@@ -130,8 +130,9 @@ def test_what_somebody_changed_in_the_cache_is_fetched_again(tmp_path: Path, cac
     assert found(mlartifacts.cached(here)) == TREE
     (path / "ünï").unlink()
     assert found(mlartifacts.cached(here)) == TREE
-    (next(iter(snapshots(cache))) / "manifest").write_text("{")
-    assert found(mlartifacts.cached(here)) == TREE
+    for text in ("{", "[]", "null", '{"name": 1, "files": []}', '{"name": "model", "files": [1]}'):
+        (next(iter(snapshots(cache))) / "manifest").write_text(text)
+        assert found(mlartifacts.cached(here)) == TREE
     assert len(snapshots(cache)) == 1
     assert list((cache / "trash").iterdir()) == []
 
@@ -470,6 +471,10 @@ def test_a_directory_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(mlartifacts.InvalidConfig, match="MLARTIFACTS_CACHE_DIR=.*directory"):
+        mlartifacts.cached(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", "file:///cache")
+    with pytest.raises(mlartifacts.InvalidConfig, match="MLARTIFACTS_CACHE_DIR=.*no URI"):
         mlartifacts.cached(tmp_path)
 
 

@@ -19,6 +19,7 @@ from mlartifacts.transfer import cluster as cluster_module
 from mlartifacts.transfer.trees import End
 from tests.contract.stores import Harbour
 from tests.servers.process import wait_until
+from tests.servers.static_http import StaticHttp
 from tests.transfer.trees import odd_tree, plant
 
 # What Dask's own processes leave when they are killed.
@@ -86,6 +87,55 @@ def test_failures_come_back(client: Any, stores: tuple[Harbour, Harbour], tmp_pa
     assert list(caught.value.failures) == ["file 7"]
     assert isinstance(caught.value.failures["file 7"], IsADirectoryError)
     assert len([path for path in there.iterdir() if path.is_file()]) == 24
+
+
+def test_batches_that_are_cancelled(
+    client: Any, stores: tuple[Harbour, Harbour], tmp_path: Path
+) -> None:
+    """Each of their files is told of, and what was moved is not moved again."""
+    from distributed import Future
+
+    source, target = stores
+    tree = odd_tree(files=150)
+    source.seed({f"tree/{name}": data for name, data in tree.items()})
+    fs, root = mlartifacts.url_to_fs(target.uri("copied"))
+
+    def cancel() -> None:
+        wait_until(lambda: len(fs.find(root)) > 15, "the copy", 60)
+        for key in list(client.futures):
+            Future(key, client).cancel()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.copy(source.uri("tree"), target.uri("copied"), cluster=client)
+    canceller.join()
+    assert 0 < len(caught.value.failures) < len(tree)
+    assert all("cancelled" in str(cause) for cause in caught.value.failures.values())
+    again = mlartifacts.copy(source.uri("tree"), target.uri("copied"), cluster=client)
+    assert 0 < len(again.moved) <= len(caught.value.failures)
+    assert target.stored() == {f"copied/{name}": data for name, data in tree.items()}
+
+
+def test_what_is_no_client(client: Any, tmp_path: Path) -> None:
+    from distributed import Client
+
+    here = plant(tmp_path / "here", {"a": b"a"})
+    with Client(client.cluster) as closed:
+        pass
+    bad: Any
+    for bad in (client.cluster, client.cluster.scheduler_address, closed, True):
+        with pytest.raises(InvalidConfig, match=r"distributed\.Client"):
+            mlartifacts.copy(here, tmp_path / "there", cluster=bad)
+    assert not (tmp_path / "there").exists()
+
+
+def test_no_signature_travels(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), {"a": b"a"})
+    url = f"{static_http.url}/{folder.name}/a?X-Amz-Signature=signed-by-me"
+    with pytest.raises(InvalidConfig, match="signature") as caught:
+        mlartifacts.copy(url, tmp_path / "a", cluster=object())
+    assert "signed-by-me" not in str(caught.value)
 
 
 def test_no_secret_travels(opened: Callable[[str], Harbour], tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +87,41 @@ def test_what_is_not_there(tmp_path: Path, s3: Harbour, monkeypatch: pytest.Monk
     assert not list(tmp_path.glob("mlartifacts-*"))
 
 
-def test_into_itself(here: Path) -> None:
-    for target in (here, here / "b" / "copy"):
+def test_a_dry_run_leaves_no_trace(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    mlartifacts.download(here, dry_run=True)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_download_gives_a_path_that_is_there(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert found(mlartifacts.download(tmp_path / "empty", tmp_path / "one")) == {}
+    assert found(mlartifacts.download(here, tmp_path / "two", include="nothing")) == {}
+    assert {path.name for path in tmp_path.iterdir()} >= {"one", "two"}
+
+
+def test_places_that_are_none(here: Path, s3: Harbour, tmp_path: Path) -> None:
+    with pytest.raises(InvalidURI, match="no local path"):
+        mlartifacts.download(here, s3.uri("x"))
+    place: Any
+    for place in (os.fsencode(here), b"s3://bucket/x"):
+        for act in (
+            lambda place=place: mlartifacts.upload(place, tmp_path / "x"),
+            lambda place=place: mlartifacts.download(here, place),
+            lambda place=place: mlartifacts.copy(here, place),
+            lambda place=place: mlartifacts.delete(place),
+        ):
+            with pytest.raises(InvalidURI, match="bytes"):
+                act()
+    assert s3.stored() == {}
+
+
+def test_into_itself(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(here)
+    for target in (here, here / "b" / "copy", tmp_path / "link", tmp_path / "link/b/copy"):
         with pytest.raises(InvalidURI, match="itself"):
             mlartifacts.copy(here, target)
     assert set(found(here)) == {"a.txt", "b/c.csv", "b/d/e.txt"}
@@ -164,7 +201,190 @@ def test_delete_touches_what_it_names(s3: Harbour) -> None:
     assert set(s3.stored()) == {"foobar", "a1x"}
 
 
+def test_patterns_that_are_none(here: Path, tmp_path: Path) -> None:
+    """A filter that does nothing would be noticed too late."""
+    patterns: list[Any] = ["/a.txt", "b/", "./a.txt", "../x", "", "a**", None, b"a", 3, [None]]
+    for pattern in patterns:
+        for choice in ({"include": pattern}, {"exclude": pattern}):
+            with pytest.raises(InvalidConfig, match="include|exclude"):
+                mlartifacts.upload(here, tmp_path / "there", **choice)
+            with pytest.raises(InvalidConfig):
+                mlartifacts.delete(here, **choice)
+    assert not (tmp_path / "there").exists()
+    assert len(found(here)) == 3
+
+
+def test_patterns_for_a_single_file(here: Path, tmp_path: Path) -> None:
+    file = here / "a.txt"
+    assert mlartifacts.upload(file, tmp_path / "b.txt", include="*.csv").moved == ()
+    assert mlartifacts.download(file, tmp_path / "b.txt", include="a.*").read_bytes() == b"a"
+    assert mlartifacts.delete(file, exclude="*.txt").moved == ()
+    assert file.exists()
+
+
+def test_sync_of_a_file_deletes_nothing(here: Path, s3: Harbour) -> None:
+    s3.seed({"b/old": b"old"})
+    for _ in range(2):
+        mlartifacts.sync(here / "a.txt", s3.uri("b"), delete=True)
+        mlartifacts.sync(here / "a.txt", s3.uri("b"), exclude="*", delete=True)
+        assert s3.stored() == {"b/old": b"old", "b/a.txt": b"a"}
+
+
+def test_a_directory_that_an_object_has_the_name_of(here: Path, s3: Harbour) -> None:
+    s3.seed({"x": b"object", "x/a.txt": b"mine", "x/old": b"old"})
+    mlartifacts.upload(here, s3.uri("x"), overwrite="never")
+    assert s3.stored()["x/a.txt"] == b"mine"
+    assert mlartifacts.upload(here, s3.uri("x"), resume=True).moved == ("a.txt",)
+    mlartifacts.sync(here, s3.uri("x"), delete=True)
+    assert s3.stored()["x"] == b"object"
+
+
+@pytest.mark.parametrize("name", ["local", "sftp"])
+def test_what_somebody_is_writing(name: str, opened: Callable[[str], Harbour], here: Path) -> None:
+    """It is neither read, nor taken from them."""
+    store = opened(name)
+    written = {
+        ".mlartifacts-0123456789abcdef.part": b"half",
+        "b/.mlartifacts-0123456789abcdef-0123456789abcdef.part": b"half",
+    }
+    store.seed({"a.txt": b"??", ".mlartifacts-x.part": b"a user's", **written})
+    assert set(found(mlartifacts.download(store.uri()))) == {"a.txt", ".mlartifacts-x.part"}
+    mlartifacts.sync(here, store.uri(), delete=True)
+    assert store.stored() == {**found(here), **written}
+    mlartifacts.delete(store.uri("b"))
+    assert set(store.stored()) == {"a.txt", ".mlartifacts-0123456789abcdef.part"}
+
+
+def test_sync_with_patterns_that_can_be_read_once(here: Path, tmp_path: Path) -> None:
+    there = plant(tmp_path / "there", {"kept.csv": b"1", "old.txt": b"2"})
+    mlartifacts.sync(here, there, include=iter(["*.txt"]), delete=True)
+    assert found(there) == {"a.txt": b"a", "kept.csv": b"1"}
+
+
+def test_sync_does_not_delete_its_source(here: Path, tmp_path: Path, s3: Harbour) -> None:
+    s3.seed({"b/c": b"1", "d": b"2"})
+    (tmp_path / "link").symlink_to(here)
+    for source, target in (
+        (here / "b", here),
+        (here / "b", tmp_path / "link"),
+        (tmp_path / "link/b", here),
+        (s3.uri("b"), s3.uri()),
+        (s3.uri("b"), s3.uri().replace("s3:", "s3a:")),
+    ):
+        with pytest.raises(InvalidURI, match="lies in"):
+            mlartifacts.sync(source, target, delete=True)
+    assert len(found(here)) == 3
+    assert s3.stored() == {"b/c": b"1", "d": b"2"}
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs"])
+def test_a_bucket_stays(name: str, opened: Callable[[str], Harbour], here: Path) -> None:
+    store = opened(name)
+    for _ in range(2):
+        mlartifacts.upload(here, store.uri())
+        assert len(mlartifacts.delete(store.uri()).moved) == 3
+        assert store.stored() == {}
+
+
+def test_a_disk_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    for root in ("/", "file:///", tmp_path / "link", f"{tmp_path}/../../../../../../../.."):
+        with pytest.raises(InvalidURI, match="root of a disk"):
+            mlartifacts.delete(root, dry_run=True)
+
+
+def test_a_delete_with_patterns_leaves_directories(here: Path) -> None:
+    (here / "b/empty").mkdir()
+    mlartifacts.delete(here / "b", include="**")
+    assert (here / "b/empty").exists()
+    assert found(here) == {"a.txt": b"a"}
+    mlartifacts.delete(here / "b")
+    assert not (here / "b").exists()
+
+
 # ---- Links and names ---------------------------------------------------------------------
+
+
+def test_deletes_follow_no_links(here: Path, tmp_path: Path) -> None:
+    """A file is deleted under its own name, not under one that a link gives it."""
+    out = plant(tmp_path / "out", {"file": b"out"})
+    (here / "linked").symlink_to("b")
+    (here / "out").symlink_to(out)
+    (here / "nowhere").symlink_to("missing")
+    report = mlartifacts.delete(here, exclude="b/**")
+    assert report.moved == ("a.txt", "nowhere")
+    assert found(here) == {"b/c.csv": b"cc", "b/d/e.txt": b"eee"}
+    mlartifacts.delete(here)
+    assert not here.exists()
+    assert found(out) == {"file": b"out"}
+
+
+def test_deletes_follow_no_links_of_a_server(opened: Callable[[str], Harbour], here: Path) -> None:
+    store: Any = opened("sftp")
+    store.seed({"tree/b/c.csv": b"?", "tree/b/old": b"1", "tree/old": b"2", "out/x": b"3"})
+    (store.folder / "tree/linked").symlink_to("b")
+    (store.folder / "tree/out").symlink_to("../out")
+    (store.folder / "tree/file").symlink_to("../out/x")
+    mlartifacts.sync(here, store.uri("tree"), delete=True)
+    assert found(store.folder / "tree") == found(here)
+    mlartifacts.delete(store.uri("tree"), include="linked/**")
+    mlartifacts.delete(store.uri("tree"), include="**", exclude="b/**")
+    assert found(store.folder) == {
+        "tree/b/c.csv": b"cc",
+        "tree/b/d/e.txt": b"eee",
+        "out/x": b"3",
+    }
+
+
+def test_sync_deletes_nothing_that_it_copied_through_a_link(here: Path, tmp_path: Path) -> None:
+    there = plant(tmp_path / "there", {"b/c.csv": b"?", "old": b"?"})
+    (there / "linked").symlink_to("b")
+    mlartifacts.sync(here, there, delete=True)
+    assert found(there) == found(here)
+    (here / "b").rename(here / "linked")
+    mlartifacts.sync(here, there, delete=True)
+    assert found(there) == {"a.txt": b"a", "b/c.csv": b"cc", "b/d/e.txt": b"eee"}
+
+
+def test_never_means_never(here: Path, tmp_path: Path) -> None:
+    """Also beside a link that leads nowhere, and below one that leads on."""
+    there = plant(tmp_path / "there", {"a.txt": b"mine", "other/c.csv": b"mine"})
+    (there / "nowhere").symlink_to("missing")
+    (there / "b").symlink_to("other")
+    mlartifacts.upload(here, there, overwrite="never")
+    assert found(there) == {"a.txt": b"mine", "other/c.csv": b"mine", "other/d/e.txt": b"eee"}
+
+
+def test_nothing_lands_outside_of_the_target(s3: Harbour, tmp_path: Path) -> None:
+    s3.seed({"b/c": b"1", "file": b"1"})
+    out = plant(tmp_path / "out", {"c": b"out", "file": b"out"})
+    for name, leads in {"b": out, "file": out / "file"}.items():
+        there = tmp_path / f"there {name}"
+        there.mkdir()
+        (there / name).symlink_to(leads)
+        for resume in (True, False):
+            with pytest.raises(InvalidURI, match=f"hold '{name}': a link there leads out"):
+                mlartifacts.download(s3.uri(), there, resume=resume)
+        assert os.listdir(there) == [name]
+    assert found(out) == {"c": b"out", "file": b"out"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes in directories")
+def test_pipes_are_no_files(here: Path, tmp_path: Path) -> None:
+    os.mkfifo(here / "pipe")
+    (tmp_path / "there").mkdir()
+    os.mkfifo(tmp_path / "there" / "a.txt")
+    with pytest.raises(InvalidURI, match="neither a file nor a directory"):
+        mlartifacts.upload(here / "pipe", tmp_path / "copy")
+    for act in (
+        lambda: mlartifacts.upload(here, tmp_path / "there"),
+        lambda: mlartifacts.download(here / "a.txt", tmp_path / "there" / "a.txt"),
+    ):
+        with pytest.raises(InvalidURI, match="a pipe is there"):
+            act()
+    assert mlartifacts.upload(here, tmp_path / "new").moved == ("a.txt", "b/c.csv", "b/d/e.txt")
+    mlartifacts.delete(here / "pipe")
+    assert not (here / "pipe").exists()
 
 
 def test_links_are_followed_inside_of_the_root(here: Path, tmp_path: Path) -> None:
@@ -193,20 +413,36 @@ def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
         ({"x" * 300: b"1"}, "255 bytes"),
         ({"both": b"1", "both/below": b"2"}, "as a file and as a directory"),
         ({"a/../b": b"1"}, r"'\.\.'"),
+        ({"/".join(["x" * 200] * 5): b"1"}, "path is too long"),
     ):
         for name in s3.stored():
             s3.server.request("DELETE", f"/{s3.base.removeprefix('s3://')}/{name}")
         s3.seed({"fine": b"0", **files})
         with pytest.raises(InvalidURI, match=reason):
-            mlartifacts.download(s3.uri() + "/", tmp_path / "there")
+            mlartifacts.download(s3.uri() + "/", _far(tmp_path / "there"))
         assert not (tmp_path / "there").exists()
 
 
+def _far(folder: Path) -> Path:
+    """A directory whose path is nearly as long as one can be."""
+    return folder.joinpath(*(["d" * 200] * 16))
+
+
 def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
-    for name, bad in (("mlflow-artifacts", "a#b"), ("hdfs", "a:b")):
+    for name, bad in (
+        ("mlflow-artifacts", "a#b"),
+        ("hdfs", "a:b"),
+        ("hdfs", "half \udcff"),
+        ("ftp", "two\nlines"),
+        ("s3", "half \udcff"),
+        ("s3", "/".join(["é" * 110] * 5)),
+        ("gcs", "half \udcff"),
+        ("wasbs", "back\\slash"),
+        ("wasbs", "half \udcff"),
+    ):
         store = opened(name)
-        here = plant(tmp_path / name, {"fine": b"0", bad: b"1"})
-        with pytest.raises(InvalidURI, match=f"cannot hold {bad!r}"):
+        here = plant(tmp_path / f"{name} {len(bad)}", {"fine": b"0", bad: b"1"})
+        with pytest.raises(InvalidURI, match=re.escape(f"cannot hold {bad!r}")):
             mlartifacts.upload(here, store.uri("tree"))
         assert store.stored() == {}
 
@@ -223,6 +459,15 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, here: Path, s3: Har
     assert list(caught.value.failures) == ["file 7"]
     assert isinstance(caught.value.failures["file 7"], IsADirectoryError)
     assert set(found(target)) == {f"file {n}" for n in range(20)} - {"file 7"}
+
+
+def test_a_message_is_short(tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {f"file {n}": b"x" for n in range(1000)})
+    plant(tmp_path / "there", {f"file {n}/x": b"x" for n in range(1000)})
+    with pytest.raises(TransferError, match=r"1000 file\(s\)") as caught:
+        mlartifacts.upload(here, tmp_path / "there")
+    assert len(caught.value.failures) == 1000
+    assert len(str(caught.value)) < 10_000
 
 
 def test_a_connection_that_breaks_is_tried_again(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
@@ -296,6 +541,94 @@ def test_a_large_download_goes_on_where_it_broke_off(
     mlartifacts.download(s3.uri("large"), target)
     assert target.read_bytes() == data[::-1]
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no other user who could")
+def test_a_part_that_is_a_link(s3: Harbour, tmp_path: Path) -> None:
+    """Whoever may write to the directory, too, could have made it."""
+    s3.seed({"large": LARGE})
+    victim = tmp_path / "victim"
+    victim.write_bytes(LARGE[:100])
+
+    class Break(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            raise RuntimeError
+
+    with pytest.raises(TransferError):
+        mlartifacts.download(s3.uri("large"), tmp_path / "there/large", callback=Break())
+    (part,) = (tmp_path / "there").iterdir()
+    part.unlink()
+    part.symlink_to(victim)
+    assert mlartifacts.download(s3.uri("large"), tmp_path / "there/large").read_bytes() == LARGE
+    assert victim.read_bytes() == LARGE[:100]
+
+
+AT_ONCE = """
+import sys, mlartifacts
+print("ready", flush=True)
+sys.stdin.read()
+mlartifacts.download(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_large_download_of_several_at_once(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
+    """Of processes, and of threads, with other versions beside it."""
+    s3.seed({"large": LARGE * 2, "other": LARGE})
+    wire.delay = 0.02
+    target = plant(tmp_path / "there", {"large": b"old"}) / "large"
+    command = [sys.executable, "-c", AT_ONCE, s3.uri("large"), target]
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert found(target.parent) == {"large": LARGE * 2}
+    names = ["large", "other"] * 3
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: mlartifacts.download(s3.uri(name), target), names))
+    assert found(target.parent) in ({"large": LARGE * 2}, {"large": LARGE})
+
+
+@pytest.mark.parametrize("size", [10, len(LARGE)])
+def test_who_may_read_a_file_and_where_a_link_leads(size: int, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {"file": LARGE[:size]})
+    there = plant(tmp_path / "there", {"private": b"old"})
+    (there / "private").chmod(0o600)
+    (there / "file").symlink_to("private")
+    mlartifacts.upload(here, there)
+    assert (there / "file").is_symlink()
+    assert (there / "private").stat().st_mode & 0o777 == 0o600
+    assert found(there) == {"file": LARGE[:size], "private": LARGE[:size]}
+
+
+FULL = """
+import resource, sys, mlartifacts
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    mlartifacts.upload(sys.argv[1], sys.argv[2])
+except mlartifacts.TransferError as error:
+    print(error.failures[""].errno)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process can have no such limit")
+@pytest.mark.parametrize("size", [5_000_000, len(LARGE)])
+def test_a_disk_that_takes_a_part(size: int, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {"file": LARGE[:size]})
+    there = plant(tmp_path / "there", {"file": b"old"})
+    command = [sys.executable, "-c", FULL, here / "file", there / "file"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == errno.EFBIG
+    assert found(there) == {"file": b"old"}
 
 
 def test_a_file_that_changes_while_it_is_read(s3: Harbour, tmp_path: Path) -> None:

@@ -367,6 +367,21 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         data: bytes = await self._persist(once, path)
         return data
 
+    async def _ranged(self, path: str) -> bool:
+        async def once() -> bool:
+            async with _Places(self).ask(path, {"Range": "bytes=0-0"}) as response:
+                response.close()  # all of it may be on its way
+                return bool(response.status == 206)
+
+        known: bool = await self._persist(once, path)
+        return known
+
+    def ranged(self, path: str) -> bool:
+        """Whether who holds the bytes knows ranges: not every server of MLflow's does."""
+        with self._explaining(path):
+            known: bool = synced(self.loop, self._ranged, self._strip_protocol(path))
+        return known
+
     async def _slice(
         self, path: str, response: aiohttp.ClientResponse, first: int, last: int | None
     ) -> bytes:

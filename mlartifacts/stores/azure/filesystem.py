@@ -23,7 +23,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
-from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts, unfit_key
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, agree, alone
 from mlartifacts.writing import WholeWrite
@@ -634,6 +634,11 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         # A library that takes the scheme off a URI by itself (UPath) leaves the account's host.
         container, slash, key = path.strip("/").partition("/")
         return container.partition("@")[0] + slash + key
+
+    def unfit(self, path: str) -> str | None:
+        if "\\" in path:
+            return "Azure takes a backslash for a slash"
+        return unfit_key(self.split_path(path)[1], "characters")
 
     def unstrip_protocol(self, name: str) -> str:
         """The URI of a path, as it was opened: the container before the account."""

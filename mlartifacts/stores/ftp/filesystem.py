@@ -13,6 +13,7 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
+from mlartifacts.errors import InvalidURI
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.ftp import STORE, clean
 from mlartifacts.stores.ftp.connections import reply
@@ -31,6 +32,13 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     @classmethod
     def _clean(cls, path: str) -> str:
         return clean(path)
+
+    def unfit(self, path: str) -> str | None:
+        try:
+            clean(path)
+        except InvalidURI as error:
+            return str(error).rstrip(".")
+        return None
 
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
         file = self._open(path, mode, **kwargs)

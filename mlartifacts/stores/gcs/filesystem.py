@@ -15,7 +15,7 @@ from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, texts, unfit_key
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.writing import WholeWrite
 
@@ -159,6 +159,9 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             return await super()._find(path, *args, detail=detail, **kwargs)
         except FileNotFoundError:  # the bucket is not there
             return {} if detail else []
+
+    def unfit(self, path: str) -> str | None:
+        return unfit_key(self.split_path(path)[1])
 
     # ---- Reading -------------------------------------------------------------------------
 

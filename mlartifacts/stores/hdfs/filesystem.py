@@ -17,7 +17,7 @@ from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import isfilelike, tokenize
 
 from mlartifacts.errors import InvalidConfig, MissingDriver
-from mlartifacts.promises import SyncArtifactFileSystem, texts
+from mlartifacts.promises import SyncArtifactFileSystem, texts, unfit_text
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
 from mlartifacts.writing import WholeWrite, temporary_beside
@@ -297,7 +297,7 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
         return self.driver.explain(error, path)
 
     def unfit(self, path: str) -> str | None:
-        return "HDFS allows no ':' in a name" if ":" in path else None
+        return "HDFS allows no ':' in a name" if ":" in path else unfit_text(path)
 
     def _open_whole(
         self, path: str, mode: str, autocommit: bool = True, **kwargs: Any

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from fsspec.utils import isfilelike
 
 from mlartifacts.errors import InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import redact
@@ -227,6 +227,21 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             data: bytes = await response.read()
             # A server that knows no ranges sends everything.
             return data[first:last] if headers.get("Range") and response.status == 200 else data
+
+    async def _ranged(self, path: str) -> bool:
+        session = await self.set_session()
+        given = dict(self.kwargs)
+        headers = {**UNPACKED, **given.pop("headers", {}), "Range": "bytes=0-0"}
+        async with session.get(self.encode_url(path), headers=headers, **given) as response:
+            self._raise_not_found_for_status(response, path)
+            response.close()  # all of it may be on its way
+            return bool(response.status == 206)
+
+    def ranged(self, path: str) -> bool:
+        """Whether the server knows ranges; others send everything each time."""
+        with self._explaining(path):
+            known: bool = synced(self.loop, self._ranged, path)
+        return known
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):

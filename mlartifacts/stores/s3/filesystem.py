@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.writing import WholeWrite
 
@@ -222,6 +222,9 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         return None
 
     _isdir = S3Driver._isdir
+
+    def unfit(self, path: str) -> str | None:
+        return unfit_key(self.split_path(path)[1])
 
     # ---- Reading -------------------------------------------------------------------------
 

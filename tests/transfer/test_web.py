@@ -1,0 +1,93 @@
+"""Downloads from web servers that say less of their files than stores do."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec.callbacks
+import pytest
+
+import mlartifacts
+from tests.contract.stores import Harbour
+from tests.servers import reverse_proxy
+from tests.servers.reverse_proxy import Answer, Request
+from tests.servers.static_http import StaticHttp
+from tests.servers.tcp_proxy import proxied
+from tests.transfer.trees import found, odd_tree, plant
+
+LARGE = odd_tree(large=60_000_000)["large.bin"]
+TREE = {"a.txt": b"a", "b/c.csv": b"cc", "large": LARGE[:9_000_000]}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Python's own web server, which knows no ranges, and its folder."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", folder
+        server.shutdown()
+        thread.join()
+
+
+def test_a_directory_whose_files_have_no_sizes(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), TREE)
+    callback = fsspec.callbacks.Callback()
+    uri = f"{static_http.url}/{folder.name}"
+    there = mlartifacts.download(uri, tmp_path / "there", callback=callback)
+    assert found(there) == TREE
+    assert callback.size == callback.value == sum(map(len, TREE.values()))
+    report = mlartifacts.copy(uri, tmp_path / "again", dry_run=True)
+    assert report.size == callback.size
+
+
+def test_a_server_that_says_no_sizes(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), {"page": b"x" * 1000})
+
+    def answer(request: Request) -> Answer | None:
+        if not request.path.endswith("/page"):
+            return None
+        return Answer(200, b"" if request.method == "HEAD" else b"x" * 1000, {}, chunked=True)
+
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = answer
+        uri = f"{front.url}/{folder.name}"
+        assert mlartifacts.download(f"{uri}/page", tmp_path / "page").read_bytes() == b"x" * 1000
+        assert found(mlartifacts.download(uri, tmp_path / "there")) == {"page": b"x" * 1000}
+
+
+def test_a_signature_is_no_part_of_a_name(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), {"a.txt": b"a"})
+    uri = f"{static_http.url}/{folder.name}/a.txt?X-Amz-Signature=signed-by-me"
+    assert mlartifacts.download(uri, f"{tmp_path}/there/") == tmp_path / "there/a.txt"
+    assert mlartifacts.download(uri).name == "a.txt"
+
+
+def test_a_server_without_ranges_sends_a_large_file_once(
+    plain: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, folder = plain
+    (folder / "large").write_bytes(LARGE)
+    with proxied(url) as wire:
+        got = mlartifacts.download(f"{wire.url}/large", tmp_path / "large")
+        assert got.read_bytes() == LARGE
+        assert len(LARGE) < wire.bytes_to_client < 1.5 * len(LARGE)
+
+
+def test_mlflows_server_sends_a_large_file_once(
+    opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = opened("mlflow-artifacts")
+    store.seed({"large": LARGE})
+    with proxied(store.env["MLFLOW_TRACKING_URI"]) as wire:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wire.url)
+        got = mlartifacts.download("mlflow-artifacts:/" + store.base.partition(":/")[2] + "/large")
+        assert got.read_bytes() == LARGE
+        assert len(LARGE) < wire.bytes_to_client < 1.5 * len(LARGE)
