@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import concurrent.futures
 import datetime
 import errno
 import hashlib
@@ -20,6 +21,7 @@ from mlartifacts.errors import InvalidURI
 __all__ = ["End", "File", "md5_of"]
 
 _PIECE = 8 * 2**20
+_ASKED_AT_ONCE = 16
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 # What the drivers call the time of a file's last change.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify")
@@ -112,10 +114,23 @@ class End:
             return {name: self.file(name) for name in _walk(self.root)}
         found = self.fs.find(self.root, detail=True)
         above = self.root.rstrip("/") + "/" if self.root else ""
-        return {
+        files = {
             path.removeprefix(above): File.listed(path.removeprefix(above), info)
             for path, info in found.items()
         }
+        # Who does not know how large a file is fetches it whole, and then again.
+        unsaid = [path.removeprefix(above) for path, info in found.items() if info["size"] is None]
+        if unsaid:
+            with concurrent.futures.ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+                files.update(pool.map(self._sized, unsaid, map(files.get, unsaid)))
+        return files
+
+    def _sized(self, name: str, listed: File) -> tuple[str, File]:
+        """A file that a listing tells no size of; where it cannot be asked for, as it is listed."""
+        try:
+            return name, self.file(name)
+        except OSError:
+            return name, listed
 
     def md5(self, file: File) -> str | None:
         """The MD5 of a file: what its store lists, or of its bytes where they are at hand."""

@@ -10,6 +10,8 @@ import pytest
 
 import mlartifacts
 from tests.contract.stores import Harbour, Local, Sftp
+from tests.servers.static_http import StaticHttp
+from tests.servers.tcp_proxy import proxied
 from tests.transfer.conftest import NAMED
 from tests.transfer.trees import found, odd_tree, plant
 
@@ -42,6 +44,18 @@ def test_up_and_down(name: str, opened: Opened, tmp_path: Path) -> None:
 
     mlartifacts.delete(store.uri("tree/foo"), **store.options)
     assert set(store.stored()) == {f"tree/{name}" for name in TREE if name != "foo/a"}
+
+
+def test_a_listing_without_sizes(static_http: StaticHttp, tmp_path: Path) -> None:
+    """What a web server's page does not tell is asked for, and no file is fetched twice."""
+    tree = {"empty": b"", "short": b"text", "large": bytes(range(256)) * 50_000}
+    folder = static_http.new_folder()
+    plant(folder, tree)
+    with proxied(static_http.url) as proxy:
+        mlartifacts.download(f"{proxy.url}/{folder.name}/", tmp_path / "there")
+        came = sum(request.body for request in proxy.requests if request.method == "GET")
+    assert found(tmp_path / "there") == tree
+    assert came < 1.1 * sum(map(len, tree.values()))
 
 
 # ---- From each store to each, itself too -------------------------------------------------
