@@ -36,10 +36,18 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
     """
     moved = list(moved)
     asked = [name for name, each in moved if not each.arrived]
-    listed = _listed(target) if len(asked) > _ASKED_ONE_BY_ONE and not target.is_local else {}
+    listed: Mapping[str, File] = {}
+    gone: OSError | None = None
+    if len(asked) > _ASKED_ONE_BY_ONE and not target.is_local:
+        try:
+            listed = _listed(target)
+        except OSError as error:
+            gone = error  # it is each file's: nobody says what arrived
     failures: dict[str, Exception] = {}
     for name, each in moved:
         try:
+            if gone is not None and not each.arrived:
+                raise gone
             there = each.file if each.arrived else listed.get(name) if listed else target.file(name)
             _compare(source, target, name, each, there)
         except Exception as error:

@@ -24,9 +24,6 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
-from email.mime.application import MIMEApplication
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -450,15 +447,17 @@ class Gcs(Versionless, Bucket):
             return body
 
     def seed(self, files: Mapping[str, bytes]) -> None:
-        # In parts, as the emulator breaks off at a bare body of no bytes.
-        path = f"/upload/storage/v1/b/{self._bucket}/o?uploadType=multipart"
+        path = f"/upload/storage/v1/b/{self._bucket}/o"
         for name, data in files.items():
-            content = MIMEApplication(data)
-            parts = MIMEMultipart(
-                "related", _subparts=[MIMEText(json.dumps({"name": name})), content]
-            )
-            body = parts.as_bytes().partition(b"\n\n")[2]
-            self._ask(path, body, parts["Content-Type"])
+            if data:
+                query = f"uploadType=media&name={urllib.parse.quote(name, safe='')}"
+                self._ask(f"{path}?{query}", data, "application/octet-stream")
+                continue
+            # In parts, as the emulator breaks off at a bare body of no bytes.
+            parts = ["--x", "Content-Type: application/json", "", json.dumps({"name": name})]
+            parts += ["--x", "Content-Type: application/octet-stream", "", "", "--x--"]
+            body = "\r\n".join(parts).encode()
+            self._ask(f"{path}?uploadType=multipart", body, "multipart/related; boundary=x")
 
     def stored(self) -> dict[str, bytes]:
         items = json.loads(self._ask(f"/storage/v1/b/{self._bucket}/o")).get("items", [])
@@ -708,10 +707,14 @@ class Hdfs(Harbour):
     def seed(self, files: Mapping[str, bytes]) -> None:
         import hdfs_native
 
-        for name, data in files.items():
+        def write(name: str, data: bytes) -> None:
             options = hdfs_native.WriteOptions(overwrite=True)
             with self._client.create(f"{self._folder}/{name}", options) as file:
                 file.write(data)
+
+        # The servers take their time for each, and not for all.
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, files.keys(), files.values()))
 
     def stored(self) -> dict[str, bytes]:
         found = {}

@@ -19,9 +19,12 @@ from tests.servers.process import LOOPBACK, Process, base_env, free_port, http_a
 _numbers = itertools.count(1)
 
 #: The emulator lets five connections wait and takes each request on a new one: the kernel drops
-#: the others, and they are tried again after a second, or three.
+#: the others, and they are tried again after a second, or three. At each change it writes all that
+#: it knows of all objects as JSON, into its own memory.
 _PROGRAM = (
     "import socketserver; socketserver.TCPServer.request_queue_size = 128;"
+    "from gcp_storage_emulator.storage import Storage;"
+    "Storage._write_config_to_file = lambda self: None;"
     "from gcp_storage_emulator.__main__ import main; main()"
 )
 
@@ -41,14 +44,20 @@ class GcsEmulator:
     def new_bucket(self) -> str:
         """Make a bucket and return its name."""
         name = f"bucket-{next(_numbers)}"
+        self._tell("POST", f"b?project={self.project}", {"name": name})
+        # The emulator keeps in memory, for a week, whatever is deleted.
+        kept = {"retentionDurationSeconds": "0"}
+        self._tell("PATCH", f"b/{name}", {"softDeletePolicy": kept})
+        return name
+
+    def _tell(self, method: str, path: str, body: dict[str, object]) -> None:
         request = urllib.request.Request(
-            f"{self.url}/storage/v1/b?project={self.project}",
-            method="POST",
-            data=json.dumps({"name": name}).encode(),
+            f"{self.url}/storage/v1/{path}",
+            method=method,
+            data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         urllib.request.urlopen(request, timeout=10).close()
-        return name
 
     def new_root(self) -> str:
         """Return the URI of a fresh bucket."""

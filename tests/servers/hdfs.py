@@ -35,6 +35,10 @@ from tests.servers.process import (
 
 _numbers = itertools.count(1)
 
+#: Where a client that asks for names (``dfs.client.use.datanode.hostname``) looks for the DataNode;
+#: others use its address. Nobody listens there, unless a test stands in between.
+BY_NAME = "127.0.0.2"
+
 _JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 # The DataNode logs to "clienttrace" after it has queued "block received" for the NameNode and
@@ -73,6 +77,8 @@ class Hdfs:
     user: str
     namenode: Process
     datanode: Process
+    #: Where the DataNode listens, on `LOOPBACK`.
+    datanode_port: int
     #: The realm, its users and their ticket caches, on a server with Kerberos.
     realm: kerberos.Realm | None = None
 
@@ -165,7 +171,7 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             realm = stack.enter_context(kerberos.serve(directory / "kerberos"))
         # A Kerberos principal names its host, and loopback's name is this.
         host = "localhost" if realm else LOOPBACK
-        port = free_port()
+        port, datanode_port = free_port(), free_port()
         conf = directory / "conf"
         conf.mkdir(parents=True)
         server_conf = directory / "server-conf"
@@ -180,10 +186,10 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             "dfs.datanode.data.dir": f"file://{directory}/data/blocks",
             "dfs.namenode.http-address": f"{LOOPBACK}:{free_port()}",
             "dfs.namenode.safemode.extension": 0,
-            "dfs.datanode.address": f"{LOOPBACK}:{free_port()}",
+            "dfs.datanode.address": f"{LOOPBACK}:{datanode_port}",
             "dfs.datanode.ipc.address": f"{LOOPBACK}:{free_port()}",
             "dfs.datanode.http.address": f"{LOOPBACK}:{free_port()}",
-            "dfs.datanode.hostname": LOOPBACK,
+            "dfs.datanode.hostname": host if realm else BY_NAME,
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.redundancy.considerLoad": "false",
             # There is one DataNode: without it nobody could append to a file of replication 3.
@@ -253,4 +259,4 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
         # Fails, with the NameNode's log, where it was the NameNode that ended the wait.
         namenode.wait_until(lambda: True)
         user = realm.superuser if realm else getpass.getuser()
-        yield Hdfs(host, port, conf, user, namenode, datanode, realm)
+        yield Hdfs(host, port, conf, user, namenode, datanode, datanode_port, realm)

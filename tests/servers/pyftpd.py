@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import os
 import socket
@@ -141,7 +142,19 @@ def serve(
         settings["proto_cmds"] = {
             name: value for name, value in base.proto_cmds.items() if name not in {"MLSD", "MLST"}
         }
-    handler = type("Handler", (base,), settings)
+
+    class Closing(base):  # type: ignore[misc,valid-type]
+        """Closes the file of a transfer whose client was gone when it was answered."""
+
+        def process_command(self, *args: object, **kwargs: object) -> None:
+            super().process_command(*args, **kwargs)
+            if self._closed:
+                for name in ("_in_dtp_queue", "_out_dtp_queue"):
+                    for each in getattr(self, name, None) or ():
+                        if isinstance(each, io.IOBase):
+                            each.close()
+
+    handler = type("Handler", (Closing,), settings)
 
     # A loop and an end of its own: servers share both otherwise, and the first that ends takes
     # the others with it.

@@ -21,11 +21,12 @@ _OF_CONNECTIONS = frozenset({"connection", "transfer-encoding", "keep-alive", "c
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked; the path without the prefix."""
+    """What was asked; the path without the prefix, and the body's beginning."""
 
     method: str
     path: str
     headers: dict[str, str]
+    begin: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Reverse:
                     self._reply(Answer(404, b"nothing here"))
                     return
                 path = self.path.removeprefix(prefix)
-                request = Request(self.command, path, dict(self.headers))
+                request = Request(self.command, path, dict(self.headers), body[:1000])
                 outer.requests.append(request)
                 answer = outer.answer(request) or self._ask(request, body)
                 with contextlib.suppress(ConnectionError):  # the client has heard enough

@@ -1,7 +1,8 @@
 """A TCP proxy that counts what passes, and cuts, delays or swallows it.
 
 For HTTP it knows each request (:attr:`Proxy.requests`); for every protocol it knows connections
-and bytes. FTP's transfers open connections of their own and do not pass.
+and bytes. FTP's transfers open connections of their own, which pass if they are asked to
+(``passive=True``): then the answers that say where are changed.
 
 >>> with proxied(moto_server.url) as proxy:
 ...     read(endpoint=proxy.url)
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 
 from tests.servers.process import LOOPBACK
 
+_PASSIVE = re.compile(rb"(227 [^(\r\n]*\((?:\d+,){4})(\d+),(\d+)\)")
 _REQUEST_LINE = re.compile(rb"^([A-Z]+) (\S+) HTTP/1\.[01]$")
 
 
@@ -126,6 +128,25 @@ class _Requests:
         return True
 
 
+@dataclasses.dataclass
+class _Relay:
+    """A connection, both its sides."""
+
+    client: socket.socket
+    server: socket.socket
+    found: _Requests
+    #: Whether it is FTP's for commands.
+    commands: bool
+    passed: int = 0
+
+    def take(self, data: bytes, most: int | None) -> tuple[bytes, bool]:
+        """What of a piece may still pass, and whether that was all."""
+        if most is not None:
+            data = data[: max(most - self.passed, 0)]
+        self.passed += len(data)
+        return data, most is not None and self.passed >= most
+
+
 class Proxy:
     """A running proxy.
 
@@ -144,12 +165,30 @@ class Proxy:
     cut_after
         Cut every connection, once, when this many more bytes went to clients; the last piece
         passes only in part. None: never.
+    cut_after_sent
+        The same, when this many more bytes went to the server.
+    most
+        Cut each connection, again and again, when so many bytes passed on it. None: never.
+    last
+        The next of these cuts is the end: nothing is accepted any more.
+    cuts
+        How often connections were cut because of these.
     """
 
-    def __init__(self, host: str, port: int, scheme: str = "http", userinfo: str = "") -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        scheme: str = "http",
+        userinfo: str = "",
+        *,
+        passive: bool = False,
+        listen: tuple[str, int] = (LOOPBACK, 0),
+    ) -> None:
         self._target = (host, port)
         self._scheme = scheme
         self._userinfo = userinfo
+        self._passive = passive
         self._lock = threading.Lock()
         self._live: set[socket.socket] = set()
         self._closing = False
@@ -160,9 +199,14 @@ class Proxy:
         self.delay = 0.0
         self.swallow = False
         self.cut_after: int | None = None
-        self._listener = socket.create_server((LOOPBACK, 0), backlog=128)
-        self.host = LOOPBACK
-        self.port: int = self._listener.getsockname()[1]
+        self.cut_after_sent: int | None = None
+        self.most: int | None = None
+        self.last = False
+        self.cuts = 0
+        self._listener = socket.create_server(listen, backlog=128)
+        self.host: str
+        self.port: int
+        self.host, self.port = self._listener.getsockname()[:2]
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
@@ -176,7 +220,8 @@ class Proxy:
         with self._lock:
             self.requests.clear()  # the list that open connections add to
             self.connections = self.bytes_to_client = self.bytes_to_server = 0
-            self.delay, self.swallow, self.cut_after = 0.0, False, None
+            self.delay, self.swallow, self.cuts = 0.0, False, 0
+            self.cut_after = self.cut_after_sent = self.most = None
 
     def methods(self) -> list[str]:
         """Return the method of each request."""
@@ -203,69 +248,109 @@ class Proxy:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client = self._listener.accept()[0]
-                try:
-                    server = socket.create_connection(self._target, timeout=10)
-                except OSError:
-                    _reset(client)
-                    continue
-                server.settimeout(None)
-                for end in (client, server):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._lock:
-                    self._live |= {client, server}
-                    self.connections += 1
-                    found = _Requests(self.requests, self.connections)
-                threading.Thread(
-                    target=self._relay, args=(client, server, found), daemon=True
-                ).start()
+                self._connect(self._listener.accept()[0], self._target)
 
-    def _relay(self, client: socket.socket, server: socket.socket, found: _Requests) -> None:
+    def _connect(self, client: socket.socket, target: tuple[str, int]) -> None:
+        try:
+            server = socket.create_connection(target, timeout=10)
+        except OSError:
+            _reset(client)
+            return
+        server.settimeout(None)
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            closed = self._closing
+            if not closed:
+                self._live |= {client, server}
+                self.connections += 1
+                found = _Requests(self.requests, self.connections)
+        if closed:
+            _reset(client)
+            _reset(server)
+            return
+        commands = self._passive and target == self._target
+        relay = _Relay(client, server, found, commands)
+        threading.Thread(target=self._relay, args=(relay,), daemon=True).start()
+
+    def _accept_one(self, listener: socket.socket, port: int) -> None:
+        """Take the one connection of a transfer."""
+        with listener, contextlib.suppress(OSError):
+            listener.settimeout(30)
+            client = listener.accept()[0]
+            client.settimeout(None)
+            self._connect(client, (self._target[0], port))
+
+    def _here(self, said: re.Match[bytes]) -> bytes:
+        """Where a transfer is to be connected to: here, and from here to where the server says."""
+        listener = socket.create_server((LOOPBACK, 0))
+        mine = listener.getsockname()[1]
+        port = int(said[2]) * 256 + int(said[3])
+        threading.Thread(target=self._accept_one, args=(listener, port), daemon=True).start()
+        return b"%b%d,%d)" % (said[1], *divmod(mine, 256))
+
+    def _relay(self, relay: _Relay) -> None:
         """Pass bytes both ways until both sides have ended, or one breaks."""
-        back = threading.Thread(target=self._to_client, args=(server, client, found), daemon=True)
+        back = threading.Thread(target=self._to_client, args=(relay,), daemon=True)
         back.start()
-        self._to_server(client, server, found)
+        self._to_server(relay)
         back.join()
-        self._drop(client, server)
+        self._drop(relay.client, relay.server)
 
-    def _to_server(self, client: socket.socket, server: socket.socket, found: _Requests) -> None:
+    def _to_server(self, relay: _Relay) -> None:
+        client, server = relay.client, relay.server
         try:
             while data := client.recv(1 << 16):
                 with self._lock:
+                    data, self.cut_after_sent, all_ = _before(data, self.cut_after_sent)
+                    data, one = relay.take(data, self.most)
                     self.bytes_to_server += len(data)
-                    found.feed(data)
+                    relay.found.feed(data)
                 server.sendall(data)
+                if all_ or one:
+                    self._cut(None if all_ else relay)
+                    return
             self._end(server)
         except OSError:
             self._drop(client, server)
 
-    def _to_client(self, server: socket.socket, client: socket.socket, found: _Requests) -> None:
+    def _to_client(self, relay: _Relay) -> None:
+        client, server, found = relay.client, relay.server, relay.found
         try:
             while data := server.recv(1 << 16):
                 if self.delay:
                     time.sleep(self.delay)
                 if self.swallow:
                     continue
-                cut = False
+                if relay.commands:
+                    data = _PASSIVE.sub(self._here, data)
                 with self._lock:
-                    if self.cut_after is not None:
-                        data = data[: self.cut_after]
-                        self.cut_after -= len(data)
-                        if self.cut_after == 0:
-                            cut, self.cut_after = True, None
+                    data, self.cut_after, all_ = _before(data, self.cut_after)
+                    data, one = relay.take(data, self.most)
                     # Counted before it is sent: who has received it finds it counted.
                     self.bytes_to_client += len(data)
                     if found.current is not None:
                         found.current._count(data)
                 client.sendall(data)
-                if cut:
-                    self.cut()
+                if all_ or one:
+                    self._cut(None if all_ else relay)
                     return
             # A network that lost the way back loses the end too: the client hears nothing.
             if not self.swallow:
                 self._end(client)
         except OSError:
             self._drop(client, server)
+
+    def _cut(self, relay: _Relay | None) -> None:
+        """Cut one connection, or all."""
+        with self._lock:
+            self.cuts += 1
+        if self.last:
+            self.close()
+        elif relay is None:
+            self.cut()
+        else:
+            self._drop(relay.client, relay.server)
 
     def _end(self, to: socket.socket) -> None:
         """Pass on that one side has nothing more to say, unless the connection was cut."""
@@ -281,6 +366,15 @@ class Proxy:
             _reset(end)
 
 
+def _before(data: bytes, left: int | None) -> tuple[bytes, int | None, bool]:
+    """What of a piece passes before a cut, how much then may still, and whether it is now."""
+    if left is None:
+        return data, None, False
+    data = data[:left]
+    left -= len(data)
+    return (data, left, False) if left else (data, None, True)
+
+
 def _reset(connection: socket.socket) -> None:
     """Close with RST, as a network that breaks does, and wake who waits on the socket."""
     with contextlib.suppress(OSError):
@@ -292,13 +386,16 @@ def _reset(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxied(url: str) -> Iterator[Proxy]:
-    """Stand in front of a server: its URL with host and port, whatever the scheme."""
+def proxied(url: str, *, passive: bool = False) -> Iterator[Proxy]:
+    """Stand in front of a server: its URL with host and port, whatever the scheme.
+
+    With `passive`, FTP's transfers pass, too.
+    """
     parts = urllib.parse.urlsplit(url)
     if parts.hostname is None or parts.port is None:
         raise ValueError(f"no host and port in {url!r}")
     userinfo, at, _ = parts.netloc.rpartition("@")
-    proxy = Proxy(parts.hostname, parts.port, parts.scheme, userinfo + at)
+    proxy = Proxy(parts.hostname, parts.port, parts.scheme, userinfo + at, passive=passive)
     try:
         yield proxy
     finally:

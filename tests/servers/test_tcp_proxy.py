@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ftplib
 import http.client
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers.moto import Moto
+from tests.servers.process import wait_until
+from tests.servers.pyftpd import Ftp
 from tests.servers.sshd import Sshd
 from tests.servers.static_http import StaticHttp
 from tests.servers.tcp_proxy import Proxy, Request, _Requests, proxied
@@ -89,6 +93,62 @@ def test_cuts_after_so_many_bytes(web: tuple[Proxy, str]) -> None:
     ):
         response.read()
     assert proxy.bytes_to_client == 600
+
+
+def test_cuts_after_so_many_bytes_to_the_server(sshd: Sshd) -> None:
+    with proxied(sshd.url) as proxy:
+        proxy.cut_after_sent = 10
+        with socket.create_connection((proxy.host, proxy.port), timeout=10) as client:
+            client.sendall(b"SSH-2.0-x" * 3)
+            with pytest.raises(ConnectionResetError):
+                while client.recv(1000):
+                    pass
+        assert (proxy.bytes_to_server, proxy.cuts) == (10, 1)
+
+
+def test_cuts_each_connection(web: tuple[Proxy, str]) -> None:
+    proxy, path = web
+    proxy.most = 600
+    for _ in range(2):
+        with (
+            pytest.raises((ConnectionResetError, http.client.IncompleteRead)),
+            urllib.request.urlopen(proxy.url + path, timeout=10) as response,
+        ):
+            response.read()
+    assert proxy.cuts == 2
+    proxy.reset()
+    with urllib.request.urlopen(proxy.url + path, timeout=10) as response:
+        assert len(response.read()) == 1000
+
+
+def test_a_last_cut(web: tuple[Proxy, str]) -> None:
+    proxy, path = web
+    proxy.cut_after, proxy.last = 600, True
+    with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
+        with urllib.request.urlopen(proxy.url + path, timeout=10) as response:
+            response.read()
+    wait_until(lambda: is_refused(proxy), "the end")
+
+
+def is_refused(proxy: Proxy) -> bool:
+    try:
+        socket.create_connection((proxy.host, proxy.port), timeout=10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_transfers_of_ftp_pass(pyftpd: Ftp) -> None:
+    (pyftpd.root / "data").write_bytes(bytes(100_000))
+    with proxied(pyftpd.url, passive=True) as proxy, ftplib.FTP() as client:
+        client.connect(proxy.host, proxy.port, timeout=10)
+        client.login(pyftpd.user, pyftpd.password)
+        came = bytearray()
+        client.retrbinary("RETR data", came.extend)
+        assert came == bytes(100_000)
+        assert proxy.bytes_to_client > 100_000
+        assert proxy.connections == 2
+        client.quit()
 
 
 def test_delays(web: tuple[Proxy, str]) -> None:

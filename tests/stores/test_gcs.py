@@ -290,6 +290,19 @@ def test_large_file_in_chunks(fs, bucket, monkeypatch):
             assert file.read() == data
 
 
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\n\r", b"\r\r"])
+def test_a_file_that_ends_with_a_line(fs, bucket, end):
+    """gcsfs ends an upload's parts with LF alone: a CR before it was taken for a part of that."""
+    for data in (end, b"\r\n\r\nline\n" + end):
+        fs.pipe_file(f"{bucket}/piped", data)
+        with fs.open(f"{bucket}/written", "wb") as file:
+            file.write(data)
+        assert fs.cat([f"{bucket}/{name}" for name in ("piped", "written")]) == {
+            f"{bucket}/piped": data,
+            f"{bucket}/written": data,
+        }
+
+
 @pytest.mark.parametrize("batches", [False, True], ids=["one by one", "in batches"])
 def test_delete_a_tree(fs, bucket, monkeypatch, batches):
     if batches:  # of Google's own only, for gcsfs; this emulator knows them too

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
 import re
@@ -837,7 +836,7 @@ def test_memory_is_bounded(what: str, opened: Callable[[str], Harbour], tmp_path
         (store.folder / "tree" / "large").unlink()  # type: ignore[attr-defined]
 
 
-# ---- A store that is busy, and a tree that is not small ----------------------------------
+# ---- A store that is busy -----------------------------------------------------------------
 
 
 def test_a_store_that_is_busy(
@@ -860,20 +859,6 @@ def test_a_store_that_is_busy(
         mlartifacts.download(s3.uri("tree"), tmp_path / "there")
     assert found(tmp_path / "there") == found(here)
     assert next(asked) > 100
-
-
-@pytest.mark.parametrize("name", ["s3", "sftp"])
-def test_300_files_with_a_large_one(
-    name: str, opened: Callable[[str], Harbour], tmp_path: Path
-) -> None:
-    store = opened(name)
-    tree = odd_tree(300, large=200_000_000)
-    here = plant(tmp_path / "here", tree)
-    mlartifacts.upload(here, store.uri("tree"))
-    mlartifacts.download(store.uri("tree"), tmp_path / "there")
-    hashes = {n: hashlib.sha256(data).digest() for n, data in tree.items()}
-    assert {n: hashlib.sha256(d).digest() for n, d in found(tmp_path / "there").items()} == hashes
-    mlartifacts.delete(store.uri("tree"))
 
 
 # ---- Settings ----------------------------------------------------------------------------

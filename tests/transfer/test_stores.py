@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import mlartifacts
-from tests.contract.stores import Harbour
+from tests.contract.stores import Harbour, Local, Sftp
+from tests.servers.static_http import StaticHttp
+from tests.servers.tcp_proxy import proxied
+from tests.transfer.conftest import NAMED
 from tests.transfer.trees import found, odd_tree, plant
 
 Opened = Callable[[str], Harbour]
@@ -42,17 +46,83 @@ def test_up_and_down(name: str, opened: Opened, tmp_path: Path) -> None:
     assert set(store.stored()) == {f"tree/{name}" for name in TREE if name != "foo/a"}
 
 
+def test_a_listing_without_sizes(static_http: StaticHttp, tmp_path: Path) -> None:
+    """What a web server's page does not tell is asked for, and no file is fetched twice."""
+    tree = {"empty": b"", "short": b"text", "large": bytes(range(256)) * 50_000}
+    folder = static_http.new_folder()
+    plant(folder, tree)
+    with proxied(static_http.url) as proxy:
+        mlartifacts.download(f"{proxy.url}/{folder.name}/", tmp_path / "there")
+        came = sum(request.body for request in proxy.requests if request.method == "GET")
+    assert found(tmp_path / "there") == tree
+    assert came < 1.1 * sum(map(len, tree.values()))
+
+
+# ---- From each store to each, itself too -------------------------------------------------
+
+
+def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+@pytest.fixture(scope="module")
+def large_tree() -> dict[str, bytes]:
+    """300 files: empty and short ones, odd names, deep folders, and one of 200 MB."""
+    return odd_tree(300, large=200_000_000)
+
+
+@pytest.fixture(scope="module")
+def expected(large_tree: dict[str, bytes]) -> dict[str, str]:
+    return hashes({f"copied/{name}": data for name, data in large_tree.items()})
+
+
+@pytest.fixture(scope="module")
+def source(
+    request: pytest.FixtureRequest,
+    large_tree: dict[str, bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Harbour]:
+    """A store that has the large tree, once for all pairs from it."""
+    kind, home = NAMED[request.param], tmp_path_factory.mktemp("source")
+    # A local folder of its own, as each test's folder ends with the test.
+    server = home if kind is Local else request.getfixturevalue(kind.fixture)
+    harbour = kind(server, home)
+    harbour.seed({f"tree/{name}": data for name, data in large_tree.items()})
+    yield harbour
+    with pytest.MonkeyPatch.context() as patch:
+        known(harbour, patch, home)
+        mlartifacts.delete(harbour.uri("tree"))
+
+
+def known(harbour: Harbour, patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Set what a client of a store needs, which another test's home has not."""
+    patch.setenv("HOME", str(home))
+    for variable, value in harbour.env.items():
+        patch.setenv(variable, value)
+    if isinstance(harbour, Sftp):
+        harbour.server.set_up_home(home)
+
+
 @pytest.mark.parametrize("target", STORES)
-@pytest.mark.parametrize("source", [name for name in STORES if name != "local"])
-def test_between(source: str, target: str, opened: Opened, tmp_path: Path) -> None:
-    tree = {name: data for name, data in TREE.items() if not name.startswith("many/3")}
-    one, other = opened(source), opened(target)
-    one.seed({f"tree/{name}": data for name, data in tree.items()})
-    report = mlartifacts.copy(
-        one.uri("tree"),
-        other.uri("copied"),
-        source_options=one.options,
-        target_options=other.options,
-    )
-    assert sorted(report.moved) == sorted(tree)
-    assert other.stored() == {f"copied/{name}": data for name, data in tree.items()}
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(name, marks=pytest.mark.xdist_group(f"from {name}")) for name in STORES],
+    indirect=True,
+)
+def test_between(
+    source: Harbour,
+    target: str,
+    large_tree: dict[str, bytes],
+    expected: dict[str, str],
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known(source, monkeypatch, Path.home())
+    other = opened(target)
+    report = mlartifacts.copy(source.uri("tree"), other.uri("copied"))
+    assert sorted(report.moved) == sorted(large_tree)
+    assert report.size == sum(map(len, large_tree.values()))
+    # As the store has them, without our code.
+    assert hashes(other.stored()) == expected
+    mlartifacts.delete(other.uri("copied"))
+    assert not other.stored()

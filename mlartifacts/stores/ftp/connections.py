@@ -10,6 +10,7 @@ before it is lent, and one that turns out to be dead is replaced before any byte
 from __future__ import annotations
 
 import contextlib
+import errno
 import ftplib
 import os
 import select
@@ -22,7 +23,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-__all__ = ["Connection", "ConnectionPool", "Download", "Endpoint", "Upload", "dropped", "reply"]
+__all__ = [
+    "Connection",
+    "ConnectionPool",
+    "Download",
+    "Endpoint",
+    "Upload",
+    "dropped",
+    "is_cut_off",
+    "reply",
+]
 
 T = TypeVar("T")
 
@@ -577,7 +587,13 @@ def dropped(error: BaseException) -> bool:
         isinstance(error, EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError)
         or reply(error) == "421"
         or isinstance(error, ftplib.error_reply | ftplib.error_proto)
+        or is_cut_off(error)
     )
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether a connection was reset before it was asked who is there; no `ConnectionError`."""
+    return isinstance(error, OSError) and error.errno == errno.ENOTCONN
 
 
 def _is_complete_reply(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ from fsspec.utils import isfilelike
 from mlartifacts.errors import InvalidURI
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.ftp import STORE, clean
-from mlartifacts.stores.ftp.connections import reply
+from mlartifacts.stores.ftp.connections import is_cut_off, reply
 from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning
 from mlartifacts.stores.ftp.files import FTPWriteFile
 from mlartifacts.writing import WholeWrite, landing
@@ -67,7 +67,7 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     def _translate(self, error: Exception, path: str) -> Exception | None:
         if isinstance(error, ftplib.Error):
             return _of_reply(error, path)
-        if isinstance(error, EOFError):
+        if isinstance(error, EOFError) or is_cut_off(error):
             return OSError(errno.ECONNRESET, "the FTP server hung up", path)
         if isinstance(error, ssl.SSLCertVerificationError):
             return OSError(

@@ -37,6 +37,9 @@ __all__ = ["GCSArtifactFileSystem"]
 
 _LARGE = 2**20
 
+# What gcsfs ends an upload in one request with.
+_LAST = b"\n--==0==--"
+
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
@@ -47,12 +50,27 @@ _LOGIN = (
 async def _ask(
     self: Any, method: str, path: str, *args: Any, data: Any = None, **kwargs: Any
 ) -> Any:
+    if kwargs.get("uploadType") == "multipart":
+        data = _framed(data)
     if isinstance(data, bytes | bytearray | memoryview) and len(data) > _LARGE:
         data = io.BytesIO(data)  # aiohttp sends it piece by piece, and warns of large bytes
     with _for_good():
         return await GCSFileSystem._request.__wrapped__(
             self, method, path, *args, data=data, **kwargs
         )
+
+
+def _framed(body: bytes) -> bytes:
+    """The parts of an upload, ended as MIME has it.
+
+    gcsfs ends them by a bare LF. After a file that ends with CR, a server takes both for the end
+    of the line, and stores the file without its last byte.
+    """
+    # A boundary, a header, nothing and the name, a boundary, a header, nothing: and the file.
+    *head, rest = body.split(b"\n", 7)
+    if len(head) < 7 or not rest.endswith(_LAST):
+        return body  # a gcsfs that does otherwise
+    return b"\r\n".join([*head, rest[: -len(_LAST)], _LAST.strip()])
 
 
 async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import importlib.util
@@ -390,12 +391,11 @@ class _Upload:
 
     def discard(self) -> None:
         """Remove what was written."""
-        try:
-            if not self._ended:
-                self._ended = True
+        if not self._ended:
+            self._ended = True
+            with contextlib.suppress(OSError):  # which a broken line makes it: it is removed
                 self._writer.close()
-        finally:
-            self._driver.remove(self._temporary)
+        self._driver.remove(self._temporary)
 
 
 def _make_driver(name: str | None, cluster: Cluster) -> Driver:
