@@ -377,6 +377,7 @@ def _transfer(
 ) -> Report:
     files = source.files()
     if "" in files and (into or target.is_directory()):
+        refuse_names([source.name], target)
         target = End(target.fs, target.path(source.name))
     if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")

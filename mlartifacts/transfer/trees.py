@@ -170,14 +170,14 @@ class End:
     def there(self, names: Iterable[str]) -> dict[str, File]:
         """Which of some files are there; other ones, too, where a listing says it."""
         names = list(names)
-        if self.is_local or ("" not in names and self.fs.isfile(self.root)):
+        files: dict[str, File] = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            files = {} if self.is_local else self.files()
+        if self.is_local or ("" in files and "" not in names):
             # One by one: what else is in somebody's folder, a link that leads nowhere say, is
             # none of ours; and where an object has a directory's name, that alone is listed.
             return {name: file for name in names if (file := self._found(name)) is not None}
-        try:
-            return self.files()
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+        return files
 
     def _found(self, name: str) -> File | None:
         try:

@@ -364,6 +364,9 @@ def test_nothing_lands_outside_of_the_target(s3: Harbour, tmp_path: Path) -> Non
         for resume in (True, False):
             with pytest.raises(InvalidURI, match=f"hold '{name}': a link there leads out"):
                 mlartifacts.download(s3.uri(), there, resume=resume)
+        if name == "file":
+            with pytest.raises(InvalidURI, match="a link there leads out"):
+                mlartifacts.download(s3.uri("file"), there)
         assert os.listdir(there) == [name]
     assert found(out) == {"c": b"out", "file": b"out"}
 
@@ -420,6 +423,14 @@ def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
         with pytest.raises(InvalidURI, match=reason):
             mlartifacts.download(s3.uri() + "/", _far(tmp_path / "there"))
         assert not (tmp_path / "there").exists()
+
+
+def test_a_single_name_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
+    s3.seed({"x" * 300: b"1"})
+    for target in (f"{tmp_path}/there/", None):
+        with pytest.raises(InvalidURI, match="255 bytes"):
+            mlartifacts.download(s3.uri("x" * 300), target)
+    assert not (tmp_path / "there").exists()
 
 
 def _far(folder: Path) -> Path:
