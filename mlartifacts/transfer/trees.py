@@ -137,7 +137,8 @@ class End:
         FileNotFoundError
             There is nothing.
         InvalidURI
-            A link leads out of a local tree, or in a circle; or it is a device or a pipe.
+            A link leads out of the tree, or in a circle; or it is a device or a pipe. FTP has no
+            way to ask where a link leads.
         """
         info = self.fs.info(self.root)
         if info["type"] != "directory":
@@ -147,9 +148,7 @@ class End:
         if self.is_local:
             names = _walk(self.root)
             return {name: self.file(name) for name in names if not is_temporary(name)}
-        found = self.fs.find(self.root, detail=True)
-        above = self.root.rstrip("/") + "/" if self.root else ""
-        infos = {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
+        infos = self._listed()
         unknown = [name for name, info in infos.items() if info["size"] is None]
         pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
         asked = {name: pool.submit(self.file, name) for name in unknown}
@@ -159,6 +158,15 @@ class End:
             with contextlib.suppress(OSError):  # who reads it is told
                 files[name] = file.result()
         return files
+
+    def _listed(self, follow: bool = True) -> dict[str, dict[str, Any]]:
+        """The entries of a server's files, by name."""
+        if hasattr(self.fs, "realpath"):
+            found = dict(_served(self.fs, self.root, follow))
+        else:
+            found = self.fs.find(self.root, detail=True)
+        above = self.root.rstrip("/") + "/" if self.root else ""
+        return {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
 
     def _measured(self, name: str, info: Mapping[str, Any]) -> File:
         """A file whose server may not say how long it is: then what it sends is counted."""
@@ -172,7 +180,7 @@ class End:
         names = list(names)
         files: dict[str, File] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            files = {} if self.is_local else self.files()
+            files = {} if self.is_local else self.own()
         if self.is_local or ("" in files and "" not in names):
             # One by one: what else is in somebody's folder, a link that leads nowhere say, is
             # none of ours; and where an object has a directory's name, that alone is listed.
@@ -195,23 +203,14 @@ class End:
         FileNotFoundError
             There is nothing.
         """
+        if not self.is_local and hasattr(self.fs, "realpath") and self.is_directory():
+            return {n: File.listed(n, info) for n, info in self._listed(follow=False).items()}
         if not self.is_local:
-            files = self.files()
-            linked = tuple(f"{name}/" for name in self._links())
-            return {name: file for name, file in files.items() if not name.startswith(linked)}
+            return self.files()
         if os.path.isdir(self.root):
             return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
         status = os.lstat(self.root)
         return {"": File("", status.st_size, status.st_mtime)}
-
-    def _links(self) -> list[str]:
-        """The links to directories, on a server that tells of them."""
-        if not {"sftp", "ftp"} & set(self.fs.protocol) or not self.is_directory():
-            return []
-        found = self.fs.find(self.root, withdirs=True, detail=True)
-        above = self.root.rstrip("/") + "/"
-        links = [path for path, info in found.items() if info.get("islink")]
-        return [path.removeprefix(above) for path in links if found[path]["type"] == "directory"]
 
     def checksum(self, file: File, kind: Kind) -> Checksum | None:
         """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
@@ -258,6 +257,39 @@ def _walk(root: str) -> Iterator[str]:
                     waiting.append((name, (*above, inside)))
                 elif entry.is_file():
                     yield name
+
+
+def _served(fs: Any, root: str, follow: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The files below a directory of a server that says where links lead, as :func:`_walk`.
+
+    Where none is to be followed, a link to a file is one, and a link to a directory nothing.
+    """
+    real = fs.realpath(root)
+    pool = Pool(_ASKED_AT_ONCE)
+    level: list[tuple[str, tuple[str, ...]]] = [(root, (real,))]
+    try:
+        while level:
+            asked = [pool.submit(fs.ls, folder, True) for folder, _ in level]
+            folders, level = level, []
+            for (_, above), entries in zip(folders, asked, strict=True):
+                for info in entries.result():
+                    path = info["name"]
+                    there = f"{above[-1].rstrip('/')}/{path.rpartition('/')[2]}"
+                    is_link = info["type"] == "link" or info.get("islink")
+                    if is_link and follow:
+                        if info["type"] == "link":
+                            raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", path)
+                        there = fs.realpath(path)
+                        if there in above:
+                            raise InvalidURI(f"The link {path!r} leads in a circle.")
+                        if not there.startswith(f"{real.rstrip('/')}/"):
+                            raise InvalidURI(f"The link {path!r} leads out of {root!r}.")
+                    if info["type"] != "directory":
+                        yield path, info
+                    elif follow or not is_link:
+                        level.append((path, (*above, there)))
+    finally:
+        pool.close()
 
 
 def _own(root: str) -> Iterator[File]:

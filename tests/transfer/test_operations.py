@@ -410,6 +410,23 @@ def test_other_links_are_refused(here: Path, tmp_path: Path, target: str) -> Non
     assert not (tmp_path / "there").exists()
 
 
+@pytest.mark.parametrize("target", ["b", "../out", ".", "nowhere", "b/c.csv", "../out/x"])
+def test_links_of_a_server_are_followed_inside_of_the_root(
+    opened: Callable[[str], Harbour], here: Path, tmp_path: Path, target: str
+) -> None:
+    store: Any = opened("sftp")
+    store.seed({**{f"tree/{name}": data for name, data in found(here).items()}, "out/x": b"3"})
+    (store.folder / "tree/link").symlink_to(target)
+    if target not in {"b", "b/c.csv"}:
+        with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+            mlartifacts.download(store.uri("tree"), tmp_path / "there")
+        assert not (tmp_path / "there").exists()
+        return
+    mlartifacts.download(store.uri("tree"), tmp_path / "there")
+    linked = {"b": {"link/c.csv": b"cc", "link/d/e.txt": b"eee"}, "b/c.csv": {"link": b"cc"}}
+    assert found(tmp_path / "there") == {**found(here), **linked[target]}
+
+
 def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
     for files, reason in (
         ({"x" * 300: b"1"}, "255 bytes"),

@@ -19,7 +19,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import trailing_sep
 from fsspec.utils import isfilelike
 
-from mlartifacts.promises import AsyncArtifactFileSystem, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.writing import WholeWrite, landing, temporary_beside
 
@@ -196,6 +196,16 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         path = self._strip_protocol(path)
         attributes = await self._run(lambda channel: channel.stat(path or "."))
         return self._described(path, attributes)
+
+    async def _realpath(self, path: str) -> str:
+        path = self._strip_protocol(path)
+        with self._explaining(path):
+            real: str = await self._run(lambda channel: channel.realpath(path or "."))
+        return real
+
+    def realpath(self, path: str) -> str:
+        """The absolute path of a file, every link in it followed by the server."""
+        return str(synced(self.loop, self._realpath, path))
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
