@@ -126,7 +126,16 @@ def s3fs() -> tuple[Move, Move]:
 def sshfs() -> tuple[Move, Move]:
     import sshfs
 
-    return _fsspec(sshfs.SSHFileSystem(**json.loads(os.environ["BENCHMARK_DRIVER"])))
+    fs = sshfs.SSHFileSystem(**json.loads(os.environ["BENCHMARK_DRIVER"]))
+    up, _ = _fsspec(fs)
+
+    def down(uri: str, local: str) -> None:
+        # Its `get` of a directory fails at the directory itself.
+        place = str(fs._strip_protocol(uri))
+        found = fs.find(place)
+        fs.get(found, [local + path.removeprefix(place) for path in found])
+
+    return up, down
 
 
 def ftp() -> tuple[Move, Move]:

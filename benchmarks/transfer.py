@@ -15,20 +15,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mlartifacts
-from tests.servers import ceph, latency, pyftpd, sshd
+from tests.servers import ceph, latency, sshd, vsftpd
 
 _ROOT = Path(__file__).parents[1]
 _PEERS = {
     "s3": ["mlflow", "boto3", "s3fs", "pyarrow", "obstore", "fallback", "ours"],
-    "sftp": ["sshfs", "ours"],
-    "ftp": ["ftp", "ours"],
+    "sftp": ["mlflow", "sshfs", "ours"],
+    "ftp": ["mlflow", "ftp", "ours"],
 }
+# Of FTP's transfers: as many as are on their way, and those that were and are not forgotten.
+_PASSIVE = range(14000, 14500)
 
 
 @dataclass
@@ -67,6 +69,7 @@ def s3(folder: Path) -> Iterator[Callable[[float], contextlib.AbstractContextMan
 @contextlib.contextmanager
 def sftp(folder: Path) -> Iterator[Callable[[float], contextlib.AbstractContextManager[Place]]]:
     with sshd.serve(folder / "sshd") as server:
+        server.set_up_home_for_pysftp(folder / "home")
 
         @contextlib.contextmanager
         def place(seconds: float) -> Iterator[Place]:
@@ -77,6 +80,7 @@ def sftp(folder: Path) -> Iterator[Callable[[float], contextlib.AbstractContextM
                 yield Place(
                     f"sftp://{server.user}@{host}:{port}{server.root}",
                     {
+                        "HOME": str(folder / "home"),
                         "BENCHMARK_OPTIONS": json.dumps(options),
                         "BENCHMARK_DRIVER": json.dumps(told),
                     },
@@ -87,25 +91,25 @@ def sftp(folder: Path) -> Iterator[Callable[[float], contextlib.AbstractContextM
 
 @contextlib.contextmanager
 def ftp(folder: Path) -> Iterator[Callable[[float], contextlib.AbstractContextManager[Place]]]:
-    with pyftpd.serve(folder / "ftp") as server:
+    with vsftpd.serve(folder / "ftp", passive=(_PASSIVE[0], _PASSIVE[-1])) as server:
+        root = server.new_root().removeprefix(server.url)
 
         @contextlib.contextmanager
         def place(seconds: float) -> Iterator[Place]:
-            if seconds:
-                raise SystemExit("FTP's transfers do not pass the relay: --latency 0.")
-            told = {"host": server.host, "port": server.port}
-            told |= {"username": server.user, "password": server.password}
-            yield Place(server.url, {"BENCHMARK_DRIVER": json.dumps(told)})
+            with _behind(folder, server.url, seconds, _PASSIVE) as url:
+                host, port = url.removeprefix("ftp://").split(":")
+                told = {"host": host, "port": int(port)}
+                yield Place(f"{url}{root}", {"BENCHMARK_DRIVER": json.dumps(told)})
 
         yield place
 
 
 @contextlib.contextmanager
-def _behind(folder: Path, url: str, seconds: float) -> Iterator[str]:
+def _behind(folder: Path, url: str, seconds: float, passive: Sequence[int] = ()) -> Iterator[str]:
     if not seconds:
         yield url
         return
-    with latency.serve(folder, url, seconds) as behind:
+    with latency.serve(folder, url, seconds, passive) as behind:
         yield behind
 
 
@@ -227,7 +231,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="such as '500 x 4 KiB up'")
     arguments = parser.parse_args()
     if arguments.latency is None:
-        arguments.latency = [0] if arguments.store == "ftp" else [0, 11]
+        arguments.latency = [0, 11]
     servers: dict[str, Any] = {"s3": s3, "sftp": sftp, "ftp": ftp}
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; medians of {arguments.rounds}")
     print("interleaved runs, each in its own process.")

@@ -46,8 +46,8 @@ _AHEAD = 4
 _BLOCK = 16 * 2**20
 _MOST_PARTS = 9000
 _PARTS_AHEAD = 6
-# Files and ranges at once. A driver's event loop gains nothing from more, but a carrier does: its
-# threads wait for the network, and not for each other.
+# Files and ranges at once. Most drivers' event loops gain nothing from more, but a carrier does:
+# its threads wait for the network, and not for each other.
 _AT_ONCE = 16
 _CARRIED_AT_ONCE = 32
 _RANGES_AT_ONCE = 16
@@ -142,7 +142,7 @@ class Engine:
         left = collections.deque(files.items())
         moved: list[Moved] = []
         failures: dict[str, Exception] = {}
-        at_once = _CARRIED_AT_ONCE if self._reader or self._writer else _AT_ONCE
+        at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(at_once)
         working: list[concurrent.futures.Future[None]] = []
         try:
@@ -477,6 +477,13 @@ def _carrier(end: End) -> Carrier | None:
         return None
     offered: Carrier | None = end.fs.carrier(end.root)
     return offered
+
+
+def _at_once(end: End, carrier: Carrier | None) -> int:
+    """How many files an end is asked for at once."""
+    if end.is_local or carrier is not None:
+        return _CARRIED_AT_ONCE
+    return int(getattr(end.fs, "files_at_once", _AT_ONCE))
 
 
 @contextlib.contextmanager

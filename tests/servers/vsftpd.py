@@ -34,7 +34,9 @@ class Vsftpd(Ftp):
 
 
 @contextlib.contextmanager
-def serve(directory: Path, *, idle_timeout: int = 300) -> Iterator[Vsftpd]:
+def serve(
+    directory: Path, *, idle_timeout: int = 300, passive: tuple[int, int] = (0, 0)
+) -> Iterator[Vsftpd]:
     """Run vsftpd.
 
     Parameters
@@ -43,6 +45,8 @@ def serve(directory: Path, *, idle_timeout: int = 300) -> Iterator[Vsftpd]:
         Where its files lie.
     idle_timeout
         After how many seconds without a command the server says 421 and hangs up.
+    passive
+        The first and last port of its transfers; 0 for any.
     """
     program = find_program("vsftpd")
     # vsftpd never chroots an anonymous user into a directory that this user can write in: the
@@ -74,6 +78,8 @@ anon_other_write_enable=YES
 anon_world_readable_only=NO
 anon_umask=022
 pasv_address={LOOPBACK}
+pasv_min_port={passive[0]}
+pasv_max_port={passive[1]}
 utf8_filesystem=YES
 idle_session_timeout={idle_timeout}
 xferlog_enable=NO

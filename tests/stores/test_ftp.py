@@ -689,7 +689,6 @@ def test_requests(pyftpd: Ftp, recorder: Recorder) -> None:
     assert asked(lambda: fs.exists(f"{root}/0/nope")) == {"MLST": 1}
     assert asked(lambda: fs.cat(f"{root}/0/f0")) == {"SIZE": 1, "PASV": 1, "RETR": 1}
     assert asked(lambda: fs.pipe(f"{root}/0/f0", b"y")) == {
-        "CWD": 1,  # a directory of that name is an error before anything is sent
         "PASV": 1,
         "STOR": 1,
         "RNFR": 1,
@@ -938,7 +937,7 @@ def test_twenty_threads(place: tuple[FTPArtifactFileSystem, str]) -> None:
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         assert all(pool.map(work, data))
     assert fs.pool._lent == 0
-    assert len(fs.pool._idle) <= 8
+    assert len(fs.pool._idle) <= 16
     for path in data:
         fs.rm(path, recursive=True)
     assert fs.ls(root) == []

@@ -19,7 +19,15 @@ from typing import Any
 import asyncssh
 import pytest
 import sshfs
-from asyncssh.sftp import SFTPClientHandler, SFTPServerHandler
+from asyncssh.sftp import (
+    FXP_CLOSE,
+    FXP_FSTAT,
+    FXP_OPEN,
+    FXP_READ,
+    FXP_WRITE,
+    SFTPClientHandler,
+    SFTPServerHandler,
+)
 
 import mlartifacts
 from mlartifacts.environment import Environment
@@ -697,6 +705,52 @@ def test_ranges(located: tuple[Any, str], start: int | None, end: int | None) ->
     fs, root = located
     Path(root, "a").write_bytes(b"0123456789")
     assert fs.cat_file(f"{root}/a", start, end) == b"0123456789"[start:end]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 261_120, 261_121, 1_000_000, PIECE + 1])
+def test_sizes(located: tuple[Any, str], size: int) -> None:
+    """Of none, one and several requests."""
+    fs, root = located
+    data = os.urandom(size)
+    fs.pipe_file(f"{root}/a", data)
+    assert Path(root, "a").read_bytes() == data
+    assert fs.cat_file(f"{root}/a") == data
+    assert fs.cat_file(f"{root}/a", 1) == data[1:]
+    assert fs.cat_file(f"{root}/a", 0, size) == data
+    assert os.listdir(root) == ["a"]
+
+
+def test_requests_of_a_small_file(
+    located: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file: open, write and close at once, rename; and open, its size and bytes at once."""
+    fs, root = located
+    fs.pipe_file(f"{root}/a", b"1")  # connects
+    waves: list[list[Any]] = []
+    under_way = 0
+    send, take = SFTPClientHandler._send_request, SFTPClientHandler._process_packet
+
+    def sending(self: Any, kind: Any, *args: Any) -> None:
+        nonlocal under_way
+        if not under_way:
+            waves.append([])
+        under_way += 1
+        waves[-1].append(kind)
+        send(self, kind, *args)
+
+    async def taking(self: Any, *args: Any) -> None:
+        nonlocal under_way
+        under_way -= 1
+        await take(self, *args)
+
+    monkeypatch.setattr(SFTPClientHandler, "_send_request", sending)
+    monkeypatch.setattr(SFTPClientHandler, "_process_packet", taking)
+    fs.pipe_file(f"{root}/b", b"x" * 4096)
+    renames = b"posix-rename@openssh.com"
+    assert waves == [[FXP_OPEN], [FXP_WRITE, FXP_CLOSE], [renames]]
+    waves.clear()
+    assert fs.cat_file(f"{root}/b") == b"x" * 4096
+    assert waves[:2] == [[FXP_OPEN], [FXP_FSTAT, FXP_READ]]
 
 
 def test_directory_is_no_file(located: tuple[Any, str]) -> None:

@@ -36,9 +36,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Commands that run at once, and connections kept for later. More would not be faster, and
-# servers limit the sessions of a client (many to about ten).
-_LIMIT = 8
+# Commands that run at once, and connections kept for later: one for each file of a transfer. To
+# log in again takes more round trips than a small file does. A server that has fewer sessions for
+# a client says so, and the others wait (see ConnectionPool).
+_LIMIT = 16
 # A connection that was idle for longer is asked (NOOP) before it is used: a firewall may have
 # forgotten it without telling either side. After the second time it is not kept at all.
 _TRUSTED_SECONDS = 15.0

@@ -320,6 +320,20 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             position = self._run(lambda c: _size(c, path), repeatable=True) or 0
         return FTPWriteFile(self, path, mode, position=position, autocommit=autocommit)
 
+    def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        """Write a file at once."""
+        if self._intrans or mode != "overwrite":
+            super().pipe_file(path, value, mode=mode, **kwargs)
+            return
+        # Without asking before whether it is a directory: that is said at the file's renaming.
+        writer = FTPWriteFile(self, self._strip_protocol(path), "wb")
+        try:
+            writer.write(value)
+            writer.close()
+        except BaseException:
+            writer.discard()
+            raise
+
     def begin_upload(self, command: str, path: str, target: str) -> Upload:
         """Start to write at `path`; directories above that are missing are made."""
         try:

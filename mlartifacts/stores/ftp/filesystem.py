@@ -23,6 +23,9 @@ from mlartifacts.writing import WholeWrite, landing
 
 __all__ = ["FTPArtifactFileSystem"]
 
+# Bytes of a read, where only one is on its way: memory is sooner used again than taken anew.
+_PIECE = 2**20
+
 
 class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     """Artifacts on an FTP server."""
@@ -45,6 +48,13 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
         assert isinstance(file, FTPWriteFile)
         explaining = functools.partial(self._explaining, path)
         return WholeWrite(file, file.close, file.discard, explaining)
+
+    def ranged(self, path: str) -> bool:
+        """Never: each range is a transfer that has to be broken off."""
+        return False
+
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        return _PIECE, None
 
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import asyncssh
 from asyncssh.public_key import get_default_public_key_algs
+from sshfs.pools import SFTPSoftChannelPool
 
 from mlartifacts.errors import ArtifactError, InvalidConfig
 from mlartifacts.stores.sftp import host_of
 from mlartifacts.uri import parse
 
-__all__ = ["LOST", "Connections", "explanation"]
+__all__ = ["LOST", "Channels", "Connections", "explanation"]
 
 #: What an operation raises when the connection beneath it is gone.
 LOST = (
@@ -42,6 +43,22 @@ _PAUSE_SECONDS = 0.2
 
 _USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+
+
+class Channels(SFTPSoftChannelPool):  # type: ignore[misc]
+    """The SFTP channels of one connection, each used by many operations at once.
+
+    sshfs opens another for every four, one after the other. That takes four round trips and a
+    process of the server, and whatever is asked at once of one channel is on its way at once, too.
+    """
+
+    _THRESHOLD = 16
+
+    async def _maybe_new_channel(self) -> Any:
+        channel, operations = self._least_used()
+        if channel is not None and operations < self._THRESHOLD:
+            return None  # another one opened it, for which this one waited
+        return await super()._maybe_new_channel()
 
 
 class _Session(NamedTuple):

@@ -20,7 +20,7 @@ from mlartifacts.writing import temporary_beside
 if TYPE_CHECKING:
     from mlartifacts.stores.sftp.filesystem import SFTPArtifactFileSystem
 
-__all__ = ["PIECE", "Reader", "Upload", "parallel"]
+__all__ = ["PIECE", "Reader", "Upload", "one_by_one", "parallel"]
 
 #: Bytes that are written at once, and read ahead at most.
 PIECE = 4 * 2**20
@@ -37,6 +37,16 @@ def parallel(channel: Any, *, writing: bool = False) -> dict[str, int]:
     told = channel.limits.max_write_len if writing else channel.limits.max_read_len
     usual = _WRITE_LENGTH if writing else _READ_LENGTH
     return {"block_size": told if told > _LEAST else usual}
+
+
+def one_by_one(channel: Any, *, writing: bool = False) -> tuple[int, dict[str, int]]:
+    """The most bytes of one request, and how to open a file whose reads and writes are just that.
+
+    asyncssh otherwise asks on behind a small file's end. What is larger than a request goes in
+    parallel once ``read_len`` or ``write_len`` of the file is set.
+    """
+    most = parallel(channel, writing=writing)["block_size"]
+    return most, {"block_size": 0, "max_requests": max(PIECE // most, 16)}
 
 
 class Reader(AbstractBufferedFile):  # type: ignore[misc]

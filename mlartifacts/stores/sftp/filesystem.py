@@ -27,10 +27,11 @@ with STORE.driver():
     import asyncssh
     from asyncssh.sftp import SFTPOpUnsupported
     from sshfs import SSHFileSystem
+    from sshfs.pools import SFTPSoftChannelPool
     from sshfs.utils import as_progress_handler
 
-    from mlartifacts.stores.sftp.connection import LOST, Connections, explanation
-    from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, parallel
+    from mlartifacts.stores.sftp.connection import LOST, Channels, Connections, explanation
+    from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, one_by_one, parallel
 
 __all__ = ["SFTPArtifactFileSystem"]
 
@@ -83,6 +84,8 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     """
 
     store = STORE
+    # A file takes two or three round trips, and little else.
+    files_at_once = 32
     protocol = ("sftp", "ssh")
     root_marker = ""
 
@@ -113,8 +116,11 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         sftp_client_kwargs: dict[str, Any],
     ) -> tuple[None, Connections]:
         """Say how to connect, for :meth:`SSHFileSystem.__init__`; nothing connects yet."""
+        if pool_type is SFTPSoftChannelPool:  # the default, that is
+            pool_type = Channels
         self._timeout = timeout
         self._client_lock = asyncio.Semaphore(2)
+        self._closing: set[asyncio.Task[None]] = set()
         pool_of = functools.partial(
             pool_type, max_channels=max_sftp_channels, sftp_client_kwargs=sftp_client_kwargs
         )
@@ -241,19 +247,45 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         path = self._strip_protocol(path)
 
         async def cat(channel: Any) -> bytes:
-            async with channel.open(path, "rb", **parallel(channel)) as file:
-                first, last = start or 0, end
-                if last is None or last < 0 or first < 0:
+            most, options = one_by_one(channel)
+            file = await channel.open(path, "rb", **options)
+            try:
+                first, last, begin = start or 0, end, b""
+                if last is None and first >= 0:
+                    # At once, as these are all of a small file.
+                    told = await asyncio.gather(file.stat(), file.read(most, first))
+                    begin = told[1]
+                    first, last = first + len(begin), told[0].size or 0
+                elif last is None or last < 0 or first < 0:
                     size = (await file.stat()).size or 0
                     first, last, _ = slice(first, last).indices(size)
                 if last <= first:
-                    return b""
-                data: bytes = await file.read(last - first, first)
-                return data
+                    return begin
+                if last - first > most:
+                    file.read_len = most
+                rest: bytes = await file.read(last - first, first)
+                return begin + rest if begin else rest
+            finally:
+                self._close_behind(file)
 
         async with self._looking_closer(path):
             data: bytes = await self._run(cat)
             return data
+
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        return PIECE, None
+
+    def _close_behind(self, file: Any) -> None:
+        """Close a file that was read: nothing hangs on the answer, and nobody waits for it."""
+        closing = asyncio.ensure_future(file.close())
+        self._closing.add(closing)
+
+        def closed(task: asyncio.Task[None]) -> None:
+            self._closing.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        closing.add_done_callback(closed)
 
     async def _get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
@@ -303,7 +335,17 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         data = bytes(value)
 
         async def pipe(channel: Any, temporary: str) -> None:
-            async with channel.open(temporary, "wb", **parallel(channel, writing=True)) as file:
+            most, options = one_by_one(channel, writing=True)
+            file = await channel.open(temporary, "wb", **options)
+            if 0 < len(data) <= most:
+                # A server does in turn what it is asked of one file, so both are asked at once.
+                both = await asyncio.gather(file.write(data), file.close(), return_exceptions=True)
+                for answer in both:
+                    if isinstance(answer, BaseException):
+                        raise answer
+                return
+            file.write_len = most
+            async with file:
                 if data:
                     await file.write(data)
 
