@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import os
 import random
 import threading
@@ -23,15 +22,10 @@ from typing import Any
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
+from mlartifacts.transfer.landing import growing, landing_soon, write_all
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import create_like, landing, naming, temporary_beside
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["MEMORY", "Engine", "Moved"]
 
@@ -308,9 +302,9 @@ class Engine:
             self._target.fs.pipe_file(target, b"".join(data))
             return None
         self._make_directory(os.path.dirname(target))
-        with _landing(target) as temporary, open(temporary, "wb", buffering=0) as local:
+        with landing_soon(target) as temporary, open(temporary, "wb", buffering=0) as local:
             for piece in data:
-                _write(local, piece)
+                write_all(local, piece)
         return None
 
     def _make_directory(self, path: str) -> None:
@@ -362,39 +356,22 @@ class Engine:
     def _download(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         target = os.path.realpath(target)  # a link stays a link
         self._make_directory(os.path.dirname(target))
-        part = _part(target, file, str(self._source))
-        with naming(part, target), contextlib.suppress(FileExistsError):
-            create_like(target, part)
-        with _alone_with(part) as alone:
-            kept = self._resume and alone
-            if alone:
-                _forget_others(part)
-            else:
-                part = temporary_beside(target)
-                create_like(target, part)
-            try:
-                with naming(part, target), open(part, "ab+") as local:
-                    done = self._before(local, file, hasher)
-                    passed(done)
-                    for piece in self._pieces(file, done):
-                        hasher.update(piece)
-                        local.write(piece)
-                        passed(len(piece))
-                self._is_unchanged(file)
-                with naming(part, target):
-                    os.replace(part, target)
-            except BaseException:
-                if not kept:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(part)
-                raise
+        of = f"{self._source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
+        # Without a time or a version, nobody knows that what came before is of the same file.
+        is_known = (file.version or file.modified) is not None
+        with growing(target, of, keep=self._resume and is_known) as local:
+            done = self._before(local, file, hasher)
+            passed(done)
+            for piece in self._pieces(file, done):
+                hasher.update(piece)
+                local.write(piece)
+                passed(len(piece))
+            self._is_unchanged(file)
 
     def _before(self, local: Any, file: File, hasher: Hasher) -> int:
         """How many bytes came before; they are hashed again."""
         size = local.seek(0, os.SEEK_END)
-        # Without a time or a version, nobody knows that they are of the same file.
-        known = self._resume and (file.version or file.modified) is not None
-        if not known or size > file.size:
+        if size > file.size:
             local.truncate(0)
             return 0
         if hasher:
@@ -486,57 +463,6 @@ def _at_once(end: End, carrier: Carrier | None) -> int:
     return int(getattr(end.fs, "files_at_once", _AT_ONCE))
 
 
-@contextlib.contextmanager
-def _landing(target: str) -> Iterator[str]:
-    """As :func:`~mlartifacts.writing.landing`, in a third of its calls where nothing is there.
-
-    Threads that make many short calls wait for each other.
-    """
-    if os.path.lexists(target):
-        with landing(target) as temporary:
-            yield temporary
-        return
-    with naming(temporary_beside(target.replace(os.sep, "/")), target) as temporary:
-        try:
-            yield temporary
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-
-
-def _write(local: Any, data: Any) -> None:
-    """Write all of some bytes: a disk that is nearly full takes fewer than it is given."""
-    left = memoryview(data)
-    while (done := local.write(left)) < len(left):
-        left = left[done:]
-
-
-@contextlib.contextmanager
-def _alone_with(part: str) -> Iterator[bool]:
-    """Say whether no other process or thread is at what has come of a file, and keep them off.
-
-    The lock ends with its process. On Windows, which has none of the kind, a file that another
-    one has open cannot be renamed, so that what comes last fails.
-    """
-    if fcntl is None:
-        yield True
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            held = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-            stack.callback(os.close, held)
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have got its name, or another one's, since it was opened; and in a directory
-            # that others write to, too, it may be theirs.
-            status = os.fstat(held)
-            alone = os.path.samestat(status, os.stat(part)) and status.st_uid == os.geteuid()
-        except OSError as error:
-            alone = error.errno in {errno.ENOLCK, errno.EOPNOTSUPP}  # a network file system
-        yield alone
-
-
 def _is_same(one: File, other: File) -> bool:
     if one.version is not None and other.version is not None:
         return one.version == other.version
@@ -550,26 +476,3 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, _TRANSIENT):
         return True
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS
-
-
-def _part(target: str, file: File, source: str) -> str:
-    """The name of what has come of a file: another one for another version of it."""
-    directory, name = os.path.split(target)
-    version = f"{source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
-    return os.path.join(directory, f".mlartifacts-{_mark(name)}-{_mark(version)}.part")
-
-
-def _mark(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-
-
-def _forget_others(part: str) -> None:
-    """Remove what has come of other versions of a file."""
-    directory, name = os.path.split(part)
-    begin = name.rpartition("-")[0]
-    with os.scandir(directory) as entries:
-        others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
-    for other in others:
-        with _alone_with(other) as alone:
-            if alone:
-                os.unlink(other)

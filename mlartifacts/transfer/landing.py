@@ -1,0 +1,133 @@
+"""Files that land on this machine's disk whole; a large one goes on where it broke off."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mlartifacts.writing import create_like, landing, naming, temporary_beside
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["growing", "landing_soon", "write_all"]
+
+
+@contextlib.contextmanager
+def landing_soon(target: str) -> Iterator[str]:
+    """As :func:`~mlartifacts.writing.landing`, in a third of its calls where nothing is there.
+
+    Threads that make many short calls wait for each other.
+    """
+    if os.path.lexists(target):
+        with landing(target) as temporary:
+            yield temporary
+        return
+    with naming(temporary_beside(target.replace(os.sep, "/")), target) as temporary:
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def write_all(local: Any, data: Any) -> None:
+    """Write all of some bytes: a disk that is nearly full takes fewer than it is given."""
+    left = memoryview(data)
+    while (done := local.write(left)) < len(left):
+        left = left[done:]
+
+
+@contextlib.contextmanager
+def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
+    """Give a file with what has come of `target` so far, to add to; it gets its name at the end.
+
+    Parameters
+    ----------
+    target : str
+        No link.
+    version : str
+        What the bytes are of: those of another version are removed.
+    keep : bool
+        Leave what came for the next time where an exception ends this one. Who finds another
+        process or thread at it begins a file of its own, which is not kept.
+
+    Raises
+    ------
+    OSError
+        What the disk says, of `target`.
+    """
+    part = _part(target, version)
+    with naming(part, target), contextlib.suppress(FileExistsError):
+        create_like(target, part)
+    with _alone_with(part) as alone:
+        keep = keep and alone
+        if alone:
+            _forget_others(part)
+        else:
+            part = temporary_beside(target)
+            create_like(target, part)
+        try:
+            with naming(part, target):
+                with open(part, "ab+" if keep else "wb+") as local:
+                    yield local
+                os.replace(part, target)
+        except BaseException:
+            if not keep:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part)
+            raise
+
+
+@contextlib.contextmanager
+def _alone_with(part: str) -> Iterator[bool]:
+    """Say whether no other process or thread is at what has come of a file, and keep them off.
+
+    The lock ends with its process. On Windows, which has none of the kind, a file that another
+    one has open cannot be renamed, so that what comes last fails.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            held = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have got its name, or another one's, since it was opened; and in a directory
+            # that others write to, too, it may be theirs.
+            status = os.fstat(held)
+            alone = os.path.samestat(status, os.stat(part)) and status.st_uid == os.geteuid()
+        except OSError as error:
+            alone = error.errno in {errno.ENOLCK, errno.EOPNOTSUPP}  # a network file system
+        yield alone
+
+
+def _part(target: str, version: str) -> str:
+    """The name of what has come of a file: another one for another version of it."""
+    directory, name = os.path.split(target)
+    return os.path.join(directory, f".mlartifacts-{_mark(name)}-{_mark(version)}.part")
+
+
+def _mark(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def _forget_others(part: str) -> None:
+    """Remove what has come of other versions of a file."""
+    directory, name = os.path.split(part)
+    begin = name.rpartition("-")[0]
+    with os.scandir(directory) as entries:
+        others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
+    for other in others:
+        with _alone_with(other) as alone:
+            if alone:
+                os.unlink(other)
