@@ -1,7 +1,7 @@
-"""Moving 500 small files and a large one, beside what a user would pick instead.
+"""Moving small files, a large one and a mixed tree, beside what a user would pick instead.
 
-``python -m benchmarks.transfer`` runs it on S3, without and with 11 ms of latency; ``--help``
-shows what else there is.
+``python -m benchmarks.transfer`` does all of it, which takes hours; ``--help`` shows how to do
+parts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -31,6 +32,14 @@ _PEERS = {
 }
 # Of FTP's transfers: as many as are on their way, and those that were and are not forgotten.
 _PASSIVE = range(14000, 14500)
+_SHOWN = {
+    "small": "500 x 4 KiB",
+    "many": "5,000 x 4 KiB",
+    "large": "512 MiB",
+    "mixed": "mixed (200 of 1 to 100 KiB, 40 of 1 to 8 MiB, 3 of 64 MiB)",
+}
+# What takes longer is not taken again: no moods of a machine are as large.
+_LONG = 30.0
 
 
 @dataclass
@@ -128,32 +137,42 @@ def _run(way: str, work: str, uri: str, local: str, env: dict[str, str]) -> dict
 def measure(
     server: Callable[[float], contextlib.AbstractContextManager[Place]],
     folder: Path,
+    store: str,
     arguments: argparse.Namespace,
     ways: list[str],
 ) -> None:
     """Print a table for each kind of work."""
-    sources = _sources(folder, arguments.files, arguments.large)
     for ms in arguments.latency:
         with server(ms / 1000) as place:
-            for work, source in sources.items():
-                for direction in ("up", "down"):
-                    if arguments.only and f"{work} {direction}" not in arguments.only:
-                        continue
-                    title = f"{arguments.store}, {work} {direction}, {ms:g} ms"
-                    taken = _interleaved(place, folder, direction, source, arguments, ways)
-                    _table(title, taken)
+            for work in arguments.work:
+                source = folder / work
+                if not source.exists():
+                    source.mkdir()
+                    _fill(source, work)
+                for direction in arguments.direction:
+                    title = f"{store}, {_SHOWN[work]} {direction}, {ms:g} ms"
+                    rounds = arguments.rounds
+                    _table(title, _interleaved(place, folder, direction, str(source), rounds, ways))
 
 
-def _sources(folder: Path, files: int, large: int) -> dict[str, str]:
-    small, one = folder / "small", folder / "large"
-    small.mkdir()
-    one.mkdir()
-    for number in range(files):
-        (small / f"{number:05}").write_bytes(os.urandom(4096))
-    with open(one / "large.bin", "wb") as file:
-        for _ in range(large):
-            file.write(os.urandom(2**20))
-    return {f"{files} x 4 KiB": str(small), f"{large} MiB": str(one)}
+def _fill(folder: Path, work: str) -> None:
+    chosen = random.Random(0)
+    sizes = {
+        "small": [4096] * 500,
+        "many": [4096] * 5000,
+        "large": [2**29],
+        "mixed": [
+            *(chosen.randint(2**10, 100 * 2**10) for _ in range(200)),
+            *(chosen.randint(2**20, 2**23) for _ in range(40)),
+            *[2**26] * 3,
+        ],
+    }[work]
+    for number, size in enumerate(sizes):
+        inside = folder / f"{number % 10}" if work == "mixed" else folder
+        inside.mkdir(exist_ok=True)
+        with open(inside / f"{number:05}", "wb") as file:
+            for start in range(0, size, 2**20):
+                file.write(os.urandom(min(2**20, size - start)))
 
 
 def _interleaved(
@@ -161,7 +180,7 @@ def _interleaved(
     folder: Path,
     direction: str,
     source: str,
-    arguments: argparse.Namespace,
+    rounds: int,
     ways: list[str],
 ) -> dict[str, list[dict[str, float]]]:
     taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
@@ -169,8 +188,10 @@ def _interleaved(
     if direction == "down":
         _run("ours", "up", kept, source, place.env)
         shutil.rmtree(f"{source}.warm")
-    for turn in range(arguments.rounds):
+    for turn in range(rounds):
         for way in ways:
+            if any(each["seconds"] > _LONG for each in taken[way]):
+                continue
             local = str(folder / f"work-{turn}-{way}")
             if direction == "up":
                 os.symlink(source, local)
@@ -222,24 +243,24 @@ def _table(title: str, taken: dict[str, list[dict[str, float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
-    parser.add_argument("--store", choices=list(_PEERS), default="s3")
-    parser.add_argument("--files", type=int, default=500, help="small files, of 4 KiB each")
-    parser.add_argument("--large", type=int, default=512, help="MiB of the large file")
-    parser.add_argument("--latency", type=float, nargs="+", default=None, help="ms")
+    parser.add_argument("--store", nargs="+", choices=list(_PEERS), default=list(_PEERS))
+    parser.add_argument("--work", nargs="+", choices=list(_SHOWN), default=list(_SHOWN))
+    parser.add_argument("--direction", nargs="+", choices=["up", "down"], default=["up", "down"])
+    parser.add_argument("--latency", type=float, nargs="+", default=[0, 11, 30], help="ms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", help="some of the peers; ours is 'ours'")
-    parser.add_argument("--only", nargs="+", help="such as '500 x 4 KiB up'")
     arguments = parser.parse_args()
-    if arguments.latency is None:
-        arguments.latency = [0, 11]
     servers: dict[str, Any] = {"s3": s3, "sftp": sftp, "ftp": ftp}
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; medians of {arguments.rounds}")
-    print("interleaved runs, each in its own process.")
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        servers[arguments.store](Path(directory)) as server,
-    ):
-        measure(server, Path(directory), arguments, arguments.ways or _PEERS[arguments.store])
+    print(
+        f"interleaved runs, each in its own process; of one run where that took over {_LONG:g} s."
+    )
+    for store in arguments.store:
+        ways = [way for way in _PEERS[store] if way in (arguments.ways or _PEERS[store])]
+        with tempfile.TemporaryDirectory() as directory:
+            folder = Path(directory)
+            with servers[store](folder) as server:
+                measure(server, folder, store, arguments, ways)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from mlartifacts.transfer.trees import End, File
 
 __all__ = ["MEMORY", "Engine", "Moved"]
 
-#: Bytes of files that are held in memory at once: with Python, the drivers and what an allocator
-#: keeps for the next piece, a process stays below twice that.
-MEMORY = 128 * 2**20
+#: Bytes of files that are held in memory at once. With Python, the drivers and what an allocator
+#: keeps for the next piece, in an arena for each few threads, a process takes three times that.
+MEMORY = 80 * 2**20
 
 # One request costs about as much as so many bytes, so that less is never asked for by itself.
 _PIECE = 8 * 2**20
@@ -215,7 +215,7 @@ class Engine:
             file = self._with_checksum(file)
         hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
-            with self._budget.holding(file.size):
+            with self._budget.holding(2 * file.size):  # a driver has a copy of its own
                 data = self._whole(file)
                 for piece in data:
                     hasher.update(piece)
