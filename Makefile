@@ -34,7 +34,7 @@ format: $(VENV)/.dev ## let ruff format and mend what it can
 bench: $(VENV)/.dev ## measure against the raw drivers, side by side
 	$(BIN)/python -m benchmarks
 
-bench-transfer: $(VENV)/.dev ## measure transfers beside MLflow, boto3, s3fs, pyarrow and obstore
+bench-transfer: $(VENV)/.dev ## measure transfers beside MLflow, drivers and others, for hours
 	$(BIN)/python -m benchmarks.transfer
 
 docs: $(VENV)/.dev ## run the snippets of the README and the docstrings
