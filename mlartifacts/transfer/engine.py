@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
@@ -28,6 +28,8 @@ from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
 
 __all__ = ["MEMORY", "Engine", "Moved"]
+
+T = TypeVar("T")
 
 #: Bytes of files that are held in memory at once. With Python, the drivers and what an allocator
 #: keeps for the next piece, in an arena for each few threads, a process takes three times that.
@@ -44,7 +46,11 @@ _PARTS_AHEAD = 6
 # its threads wait for the network, and not for each other.
 _AT_ONCE = 16
 _CARRIED_AT_ONCE = 32
-_RANGES_AT_ONCE = 16
+_RANGES_AT_ONCE = 8
+_READERS = 2
+# What is longer is read by a few threads alone: an allocator keeps what was freed for the thread
+# that took it, several pieces for each.
+_SHORT = 2**18
 
 _TRIES = 4
 _WAIT = 0.5
@@ -107,6 +113,7 @@ class Engine:
         self._resume = resume
         self._budget = Budget(memory)
         self._ranges = Pool(_RANGES_AT_ONCE)
+        self._disk = Pool(_READERS)
         self._made: set[str] = set()
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
@@ -153,6 +160,7 @@ class Engine:
         finally:
             pool.close()
             self._ranges.close()
+            self._disk.close()
         return moved, failures
 
     def _work_off(
@@ -284,9 +292,10 @@ class Engine:
         path = self._source.path(file.name)
         if self._source.is_local:
             with open(path, "rb", buffering=0) as local:
-                data = [local.read(file.size + 1)]
+                data = [_by(self._disk, file.size, local.read, file.size + 1)]
         elif carrier := self._reads(path):
-            data = carrier.read(path, 0, file.size, file.version)
+            asked = (path, 0, file.size, file.version)
+            data = _by(self._ranges, file.size, carrier.read, *asked)
         else:
             data = [self._source.fs.cat_file(path)]
         if (size := sum(map(len, data))) != file.size:
@@ -413,7 +422,8 @@ class Engine:
             whole.seek(start)
             while left:
                 self._budget.check()
-                piece = whole.read(min(self._piece, left))
+                size = min(self._piece, left)
+                piece = _by(self._disk, size, whole.read, size)
                 if not piece:
                     raise OSError(errno.ESTALE, "it became shorter while it was read", path)
                 left -= len(piece)
@@ -427,6 +437,11 @@ class Engine:
         now = self._source.file(file.name)
         if now.size != file.size or not _is_same(now, file):
             raise OSError(errno.ESTALE, "it changed while it was read", path)
+
+
+def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any) -> T:
+    """What a read gives, by a thread of `pool` unless it is short."""
+    return read(*args) if size < _SHORT else pool.submit(read, *args).result()
 
 
 @functools.cache
