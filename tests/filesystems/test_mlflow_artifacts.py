@@ -210,7 +210,7 @@ def test_what_is_interrupted_is_not_published_later(
             return None
         if next(puts) == 0:
             pressing.start()
-        return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "1"})
+        return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "2"})
 
     front.requests.clear()
     front.answer = busy
@@ -220,7 +220,7 @@ def test_what_is_interrupted_is_not_published_later(
     finally:
         pressing.cancel()  # it is for nobody else
     tries = len(front.asked("PUT"))
-    time.sleep(1.2)
+    time.sleep(2.3)  # longer than it is told to wait
     assert len(front.asked("PUT")) == tries, "it is not tried again"
     assert fs.cat_file(f"{root}/file") == b"old"
 
