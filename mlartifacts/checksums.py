@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import importlib.util
 import re
@@ -181,6 +182,7 @@ class _CRC32C:
         return self._value.to_bytes(4, "big")
 
 
+@functools.cache
 def _maker(algorithm: str) -> Callable[[], Any] | None:
     if algorithm == "crc32":
         return _CRC32

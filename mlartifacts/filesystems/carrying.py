@@ -69,9 +69,7 @@ class DelegatingCarrier:
         return found
 
     def _find(self, path: str) -> tuple[Carrier, Place] | None:
-        places = self._fs.places(path)
-        if len(places) != 1 or not places[0].rest:
+        if (place := self._fs.sure_place(path)) is None:
             return None
-        (place,) = places
         carrier: Carrier | None = place.fs.carrier(place.path)
         return (carrier, place) if carrier is not None and carrier.takes(place.path) else None

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.utils import is_exception
@@ -204,12 +204,15 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """Where `path` is written: where it is found, if it is there."""
         return (await self._places(path, hopeful=True))[0]
 
+    def sure_place(self, path: str) -> Place | None:
+        """The place of a file that can be in no other; ``None`` where it must be looked for."""
+        places = self.places(path)
+        return places[0] if len(places) == 1 and places[0].rest else None
+
     def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
         """The store and the path in it, where it can be in no other."""
-        places = self.places(path)
-        if len(places) != 1 or not places[0].rest:
-            return None
-        return places[0].fs, places[0].path
+        place = self.sure_place(path)
+        return None if place is None else (place.fs, place.path)
 
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files faster, if the directory's store has such a thing."""
@@ -297,7 +300,8 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """What is said of the store where a path lies."""
         place = self.places(self._strip_protocol(path))[0]
-        return cast("tuple[int | None, int | None]", place.fs.chunks(place.path))
+        said: tuple[int | None, int | None] = place.fs.chunks(place.path)
+        return said
 
     def ranged(self, path: str) -> bool:
         """Whether a part of a file comes without the rest of it."""

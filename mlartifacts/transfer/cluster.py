@@ -138,7 +138,7 @@ def _described(end: End) -> tuple[str, dict[str, Any]]:
             f"The password of {root} does not leave this process: give it to the workers by their"
             " environment, or use a key."
         )
-    if {"http", "https"} & set(end.fs.protocol) and "?" in end.root:
+    if end.is_url and "?" in end.root:
         shown = end.root.partition("?")[0]
         raise InvalidConfig(
             f"What stands behind {shown}? may be a signature, and would be shown to everybody who"

@@ -246,8 +246,10 @@ class Engine:
         if self._is_one:
             source, target = self._source.path(file.name), self._target.path(name)
             return functools.partial(self._target.fs.cp_file, source, target)
-        one, other = self._source.where(file.name), self._target.where(name, writing=True)
-        if one is None or other is None or one[0] is not other[0]:
+        if (one := self._source.where(file.name)) is None:
+            return None
+        other = self._target.where(name, writing=True)
+        if other is None or one[0] is not other[0]:
             return None
         return functools.partial(one[0].cp_file, one[1], other[1])
 

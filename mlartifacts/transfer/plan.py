@@ -136,9 +136,8 @@ def compare(
     skipped: list[File] = []
     for name, file in source.items():
         there = target.get(name)
-        (moves if there is None or _replaces(file, there, overwrite, same) else skipped).append(
-            file
-        )
+        is_moved = there is None or _replaces(file, there, overwrite, same)
+        (moves if is_moved else skipped).append(file)
     moves.sort(key=lambda file: file.size, reverse=True)
     return Plan(tuple(moves), tuple(skipped))
 

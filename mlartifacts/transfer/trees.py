@@ -100,11 +100,14 @@ class End:
         return str(self.fs.unstrip_protocol(self.root))
 
     @property
+    def is_url(self) -> bool:
+        """Whether its path is a URL: what stands behind ``?`` may be a signature."""
+        return bool({"http", "https"} & set(self.fs.protocol))
+
+    @property
     def name(self) -> str:
-        """The last step of its path; in a URL, what stands behind it may be a signature."""
-        root = self.root
-        if {"http", "https"} & set(self.fs.protocol):
-            root = re.split(r"[?#]", root)[0]
+        """The last step of its path, without what stands behind a URL's."""
+        root = re.split(r"[?#]", self.root)[0] if self.is_url else self.root
         return root.rstrip("/").rpartition("/")[2]
 
     def physical(self) -> End:
