@@ -116,7 +116,8 @@ def load_libhdfs(server: Hdfs) -> None:
     import pyarrow.fs
 
     before = dict(os.environ)
-    os.environ.update(server.env)
+    # As the library starts it: a test may send its process a signal.
+    os.environ.update(server.env, LIBHDFS_OPTS="-Xrs")
     try:
         pyarrow.fs.HadoopFileSystem(server.host, server.port).get_file_info("/")
     except OSError as exc:

@@ -588,6 +588,31 @@ def test_a_write_that_is_open_when_python_ends(hdfs, driver):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_an_interrupted_write(hdfs, driver):
+    """A JVM takes Ctrl-C for itself, and ends the process, unless it is told not to."""
+    code = """
+        import json, os, signal, sys, time, mlartifacts
+        fs, path = mlartifacts.url_to_fs(sys.argv[1] + "/file", driver=sys.argv[2])
+        fs.pipe(path, b"old")
+        heard = []
+        try:
+            with fs.open(path, "wb") as file:
+                file.write(b"new" * 500_000)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(30)
+        except KeyboardInterrupt:
+            heard.append("SIGINT")
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append("SIGTERM"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        print(json.dumps([heard, fs.find(os.path.dirname(path)), fs.cat(path).decode()]))
+    """
+    heard, found, content = _python(code, hdfs.env, hdfs.new_root(), driver)
+    assert heard == ["SIGINT", "SIGTERM"]
+    assert [path.rpartition("/")[2] for path in found] == ["file"]
+    assert content == "old"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_memory_does_not_grow_with_the_file(hdfs, driver):
     code = """
         import hashlib, json, os, resource, sys, tempfile, mlartifacts

@@ -3,7 +3,9 @@
 What to know of that stack, all of it seen on Hadoop 3.3.6 and pyarrow 25:
 
 - A process loads it once. A first failure is final, so what it needs is looked for before.
-  The JVM reads ``CLASSPATH`` when it starts, and does not survive a ``fork``.
+  The JVM reads ``CLASSPATH`` when it starts, and does not survive a ``fork``. It takes the signals
+  that end a program, so that Ctrl-C ends Python without a ``KeyboardInterrupt``, unless ``-Xrs``
+  in ``LIBHDFS_OPTS`` keeps it from them.
 - ``get_file_info`` says "not found" of what it may not see and of a NameNode that is down.
   Listing the same path tells these apart, and is the one request that does not print a Java
   stack to stderr for a file that is just not there.
@@ -29,6 +31,7 @@ import posixpath
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,6 +95,20 @@ def _loadable(name: str, directories: list[str]) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _signals_left_to_python() -> Iterator[None]:
+    """Have a JVM that starts take no signals; libhdfs reads its options from the environment."""
+    given = os.environ.get("LIBHDFS_OPTS")
+    os.environ["LIBHDFS_OPTS"] = f"{given or ''} -Xrs".lstrip()
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["LIBHDFS_OPTS"]
+        else:
+            os.environ["LIBHDFS_OPTS"] = given
+
+
 class LibhdfsDriver:
     """The operations of a cluster through ``pyarrow.fs.HadoopFileSystem``."""
 
@@ -137,15 +154,16 @@ class LibhdfsDriver:
                 f"This pyarrow was built without HDFS ({error}): use driver='hdfs-native'."
             ) from error
         try:
-            connected = HadoopFileSystem(
-                cluster.host,
-                cluster.port,
-                user=cluster.user,
-                kerb_ticket=cluster.kerb_ticket,
-                # 3 is pyarrow's default, over dfs.replication of the cluster; 0 asks for that.
-                replication=cluster.replication or 0,
-                extra_conf={**self._limits(), **cluster.extra_conf},
-            )
+            with _signals_left_to_python():
+                connected = HadoopFileSystem(
+                    cluster.host,
+                    cluster.port,
+                    user=cluster.user,
+                    kerb_ticket=cluster.kerb_ticket,
+                    # 3 is pyarrow's default, over dfs.replication of the cluster; 0 asks for that.
+                    replication=cluster.replication or 0,
+                    extra_conf={**self._limits(), **cluster.extra_conf},
+                )
         except OSError as error:
             raise self._unconnected(error) from error
         _jvm_process = os.getpid()
