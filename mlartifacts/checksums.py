@@ -104,7 +104,7 @@ def listed(info: Mapping[str, Any]) -> Checksum | None:
     if isinstance(given := settings and settings.get("content_md5"), bytes | bytearray):
         return Checksum(MD5, bytes(given))
     for algorithm, name in (("md5", "md5Hash"), ("crc32c", "crc32c")):  # Google's
-        if found := Checksum.encoded(algorithm, info.get(name)):
+        if name in info and (found := Checksum.encoded(algorithm, info[name])):
             return found
     match = _MD5.fullmatch(str(info.get("ETag", "")))
     return Checksum(MD5, bytes.fromhex(match[1]), certain=False) if match else None
@@ -127,7 +127,7 @@ class _Running:
         self._make: Callable[[], Any] = make
         self._part = kind.part
         self._of_part = make()
-        self._of_parts = make()
+        self._of_parts = make() if kind.part else None
         self._left = kind.part
 
     def update(self, data: Any) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
-from mlartifacts.transfer.landing import growing, landing_soon, write_all
+from mlartifacts.transfer.landing import Landing, growing
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
@@ -114,7 +114,7 @@ class Engine:
         self._budget = Budget(memory)
         self._ranges = Pool(_RANGES_AT_ONCE)
         self._disk = Pool(_READERS)
-        self._made: set[str] = set()
+        self._landing = Landing()
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -296,7 +296,7 @@ class Engine:
             with open(path, "rb", buffering=0) as local:
                 data = [_by(self._disk, file.size, local.read, file.size + 1)]
         elif carrier := self._reads(path):
-            asked = (path, 0, file.size, file.version)
+            asked = (path, 0, None, file.version)
             data = _by(self._ranges, file.size, carrier.read, *asked)
         else:
             data = [self._source.fs.cat_file(path)]
@@ -312,16 +312,8 @@ class Engine:
         if not self._target.is_local:
             self._target.fs.pipe_file(target, b"".join(data))
             return None
-        self._make_directory(os.path.dirname(target))
-        with landing_soon(target) as temporary, open(temporary, "wb", buffering=0) as local:
-            for piece in data:
-                write_all(local, piece)
+        self._landing.land(target, data)
         return None
-
-    def _make_directory(self, path: str) -> None:
-        if path not in self._made:
-            os.makedirs(path, exist_ok=True)
-            self._made.add(path)
 
     def _carry(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         assert self._writer is not None
@@ -366,7 +358,7 @@ class Engine:
 
     def _download(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         target = os.path.realpath(target)  # a link stays a link
-        self._make_directory(os.path.dirname(target))
+        self._landing.make_directory(os.path.dirname(target))
         of = f"{self._source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
         # Without a time or a version, nobody knows that what came before is of the same file.
         is_known = (file.version or file.modified) is not None

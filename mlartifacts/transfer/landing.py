@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mlartifacts.writing import create_like, landing, naming, temporary_beside
@@ -16,34 +18,65 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["growing", "landing_soon", "write_all"]
+__all__ = ["Landing", "growing"]
+
+_WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
-@contextlib.contextmanager
-def landing_soon(target: str) -> Iterator[str]:
-    """As :func:`~mlartifacts.writing.landing`, in a third of its calls where nothing is there.
+class Landing:
+    """Puts the whole files of one transfer on the disk, and makes directories for them.
 
-    Threads that make many short calls wait for each other.
+    A file is made as by :func:`~mlartifacts.writing.landing`, in a third of its calls where
+    nothing is there: with each, another thread goes on, and this one waits for its turn.
     """
-    if os.path.lexists(target):
-        with landing(target) as temporary:
-            yield temporary
-        return
-    with naming(temporary_beside(target.replace(os.sep, "/")), target) as temporary:
-        try:
-            yield temporary
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+
+    def __init__(self) -> None:
+        self._mark = secrets.token_hex(4)
+        self._count = itertools.count()
+        # Whether each was made here, so that nothing was in it.
+        self._directories: dict[str, bool] = {}
+
+    def land(self, target: str, pieces: Iterable[Any]) -> None:
+        """Make a file, or replace it."""
+        directory = os.path.dirname(target)
+        if not self.make_directory(directory) and os.path.lexists(target):
+            with landing(target) as temporary:
+                _fill(os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
+            return
+        name = f".mlartifacts-{self._mark}{next(self._count) % 2**32:08x}.part"
+        with naming(os.path.join(directory, name), target) as temporary:
+            file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
+            try:
+                _fill(file, pieces)
+                os.replace(temporary, target)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+
+    def make_directory(self, path: str) -> bool:
+        """Make a directory that is not there; whether it was made by this transfer."""
+        made = self._directories.get(path)
+        if made is None:
+            made = not os.path.isdir(path)
+            os.makedirs(path, exist_ok=True)
+            made = self._directories.setdefault(path, made)
+        return made
 
 
-def write_all(local: Any, data: Any) -> None:
-    """Write all of some bytes: a disk that is nearly full takes fewer than it is given."""
-    left = memoryview(data)
-    while (done := local.write(left)) < len(left):
-        left = left[done:]
+def _fill(file: int, pieces: Iterable[Any]) -> None:
+    """Write all of some bytes, and close: a disk that is nearly full takes fewer than it is given.
+
+    A file object would ask the system about the file first.
+    """
+    try:
+        for piece in pieces:
+            done = os.write(file, piece)
+            while done < len(piece):
+                piece = memoryview(piece)[done:]
+                done = os.write(file, piece)
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ class End:
             A link leads out of the tree, or in a circle; or it is a device or a pipe. FTP has no
             way to ask where a link leads.
         """
-        info = self.fs.info(self.root)
+        info, infos = self._asked()
         if info["type"] != "directory":
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
@@ -151,7 +151,6 @@ class End:
         if self.is_local:
             names = _walk(self.root)
             return {name: self.file(name) for name in names if not is_temporary(name)}
-        infos = self._listed()
         unknown = [name for name, info in infos.items() if info["size"] is None]
         pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
         asked = {name: pool.submit(self.file, name) for name in unknown}
@@ -161,6 +160,19 @@ class End:
             with contextlib.suppress(OSError):  # who reads it is told
                 files[name] = file.result()
         return files
+
+    def _asked(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The entry of the root, and those of the files below it."""
+        if not hasattr(self.fs, "entry"):
+            info = self.fs.info(self.root)
+            below = info["type"] == "directory" and not self.is_local
+            return info, self._listed() if below else {}
+        # Where keys make the tree, a listing says by itself whether there is a directory.
+        try:
+            return self.fs.entry(self.root), {}
+        except FileNotFoundError:
+            found = self._listed()
+            return {"type": "directory"} if found else self.fs.info(self.root), found
 
     def _listed(self, follow: bool = True) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
@@ -181,6 +193,8 @@ class End:
     def there(self, names: Iterable[str]) -> dict[str, File]:
         """Which of some files are there; other ones, too, where a listing says it."""
         names = list(names)
+        if self.is_local and not os.path.lexists(self.root):
+            return {}
         files: dict[str, File] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             files = {} if self.is_local else self.own()

@@ -334,9 +334,55 @@ def test_more_than_a_page_is_deleted_and_no_sibling(fs, bucket):
 def test_times_are_those_of_botocore(text):
     from botocore.utils import parse_timestamp
 
-    from mlartifacts.stores.s3.driver import _when
+    from mlartifacts.stores.s3.answers import _when
 
     assert _when(text) == parse_timestamp(text)
+
+
+LISTED = """<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+  <Name>b</Name><Prefix>dir/</Prefix><KeyCount>3</KeyCount><IsTruncated>false</IsTruncated>
+  <Contents>
+    <Key>dir/a&amp;%C3%A9</Key><LastModified>2026-11-25T14:18:06.123Z</LastModified>
+    <ETag>&quot;0cc1&quot;</ETag><ChecksumAlgorithm>CRC32</ChecksumAlgorithm>
+    <ChecksumAlgorithm>SHA256</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>
+    <Size>5368709121</Size><StorageClass>STANDARD</StorageClass>
+  </Contents>
+  <Contents>
+    <Key>dir/of somebody</Key><LastModified>2026-11-25T14:18:06Z</LastModified><ETag/>
+    <Size>0</Size><Owner><ID>1</ID><DisplayName>she</DisplayName></Owner><Type>Normal</Type>
+  </Contents>
+  <Contents>
+    <Key></Key><Size>7</Size><StorageClass>GLACIER</StorageClass>
+    <RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus>
+  </Contents>
+  <Contents><Type>Normal</Type><Key>x</Key><Something>else</Something></Contents>
+  <CommonPrefixes><Prefix>dir/below/</Prefix></CommonPrefixes>
+</ListBucketResult>"""
+
+
+@pytest.mark.parametrize("operation", ["ListObjectsV2", "ListObjects"])
+def test_listings_are_read_as_botocore_reads_them(operation):
+    from aiobotocore.parsers import AioRestXMLParser
+    from aiobotocore.session import get_session
+
+    from mlartifacts.stores.s3.answers import read_quickly
+
+    session = get_session()
+    model = asyncio.run(session.get_service_model("s3")).operation_model(operation)
+    answer = {"status_code": 200, "headers": {}, "body": LISTED.encode(), "context": {}}
+    parsers = session.get_component("response_parser_factory")
+    read_quickly(session)
+    read_quickly(session)
+    ours = parsers.create_parser("rest-xml")
+    assert type(ours) is not AioRestXMLParser
+    read = [
+        asyncio.run(parser.parse(answer, model.output_shape))
+        for parser in (ours, AioRestXMLParser())
+    ]
+    assert read[0] == read[1]
+    assert len(read[0]["Contents"]) == 4
+    assert type(parsers.create_parser("query")).__name__ == "AioQueryParser"
 
 
 def test_times_in_listings_and_of_files(fs, bucket):

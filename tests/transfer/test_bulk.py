@@ -17,9 +17,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.errors import TransferError
+from mlartifacts.transfer import engine
 from tests.contract.stores import Harbour
 from tests.servers import silent, tcp_proxy
 from tests.servers.moto import Moto
@@ -104,6 +106,49 @@ def test_both_write_and_read_the_same(
     }
     assert sent == {down, "s3fs"}
     assert found(got) == tree
+
+
+def test_small_files_cost_one_request_each(
+    proxy: tcp_proxy.Proxy, bucket: str, tmp_path: Path
+) -> None:
+    """Whole, without a range; and two to know what there is."""
+    here = plant(tmp_path / "here", {f"file {n}": bytes([n]) * 5000 for n in range(9)})
+    mlartifacts.upload(here, f"s3://{bucket}/tree")
+    assert [request.method for request in proxy.requests].count("PUT") == 9
+    proxy.reset()
+    mlartifacts.download(f"s3://{bucket}/tree", tmp_path / "there")
+    asked = [(r.method, "list-type" in r.target) for r in proxy.requests]
+    assert sorted(asked) == [*[("GET", False)] * 9, ("GET", True), ("HEAD", False)]
+    assert not any("range" in request.headers for request in proxy.requests)
+    proxy.reset()
+    mlartifacts.download(f"s3://{bucket}/tree/file 3", tmp_path / "one")
+    assert [request.method for request in proxy.requests] == ["HEAD", "GET"]
+
+
+def test_a_small_file_that_was_replaced_by_another(
+    proxy: tcp_proxy.Proxy, bucket: str, tmp_path: Path
+) -> None:
+    """It is asked for in the version that was listed, and then in the new one."""
+    fs = mlartifacts.filesystem("s3")
+    fs.pipe_file(f"{bucket}/tree/x", b"old")
+    fs.pipe_file(f"{bucket}/tree/y", b"y" * 9_000_000)
+    proxy.reset()
+
+    class Change(Callback):  # type: ignore[misc]
+        changed = False
+
+        def relative_update(self, inc: int = 1) -> None:
+            if not self.changed:  # the larger one comes first
+                self.changed = True
+                fs.pipe_file(f"{bucket}/tree/x", b"new!")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_CARRIED_AT_ONCE", 1)
+        mlartifacts.download(f"s3://{bucket}/tree", tmp_path / "there", callback=Change())
+    assert (tmp_path / "there" / "x").read_bytes() == b"new!"
+    asked = [r for r in proxy.requests if r.method == "GET" and r.target.endswith("/tree/x")]
+    versions = [request.headers["if-match"] for request in asked]
+    assert len(set(versions)) == len(versions) == 2
 
 
 def test_what_is_stored_is_described_alike(

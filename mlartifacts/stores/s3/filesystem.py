@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem, texts, unfit_key
+from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.writing import WholeWrite
 
@@ -222,6 +222,20 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         return None
 
     _isdir = S3Driver._isdir
+
+    def entry(self, path: str) -> dict[str, Any]:
+        """The entry of an object: :meth:`info`, without the question what is below the name.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such object; but a directory, perhaps.
+        """
+        path = self._strip_protocol(path)
+        if not self.split_path(path)[1]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        found: dict[str, Any] = synced(self.loop, self._head, path)
+        return found
 
     def unfit(self, path: str) -> str | None:
         return unfit_key(self.split_path(path)[1])
