@@ -194,7 +194,7 @@ def _interleaved(
     if direction == "down":
         _run("ours", "up", kept, source, place.env)
         shutil.rmtree(f"{source}.warm")
-    for turn in range(rounds):
+    for _ in range(rounds):
         for way in ways:
             if any(each["seconds"] > _LONG for each in taken[way]):
                 continue

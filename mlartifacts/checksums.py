@@ -127,7 +127,7 @@ class _Running:
         self._make: Callable[[], Any] = make
         self._part = kind.part
         self._of_part = make()
-        self._of_parts = make() if kind.part else None
+        self._of_parts: Any = make() if kind.part else None
         self._left = kind.part
 
     def update(self, data: Any) -> None:

@@ -32,7 +32,7 @@ class DelegatingCarrier:
         """Whether the store of a path has a carrier that takes it."""
         return self._found(path) is not None
 
-    def read(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+    def read(self, path: str, start: int, end: int | None, version: str | None) -> list[Any]:
         """The bytes from `start` to `end`; looked for elsewhere where they are not."""
         carrier, place = self._sure(path)
         try:
