@@ -220,7 +220,7 @@ class Engine:
             return Moved(file, {})
         target = self._target.path(name)
         if file.size > _PIECE:
-            file = self._with_checksum(file)
+            file = self._asked(file)
         hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
             with self._budget.holding(2 * file.size):  # a driver has a copy of its own
@@ -262,9 +262,12 @@ class Engine:
             return (read + _PARTS_AHEAD) * _PIECE
         return read * _PIECE + 2 * _BLOCK
 
-    def _with_checksum(self, file: File) -> File:
-        """A large file with what its store says of it when it is asked; few listings have it."""
+    def _asked(self, file: File) -> File:
+        """A large file with what its store says of it when it is asked, and not in a listing."""
         path = self._source.path(file.name)
+        if file.version is None and file.modified is not None and not file.modified % 60:
+            # FTP's listings have minutes alone. By them, it would seem changed in the end.
+            file = self._source.file(file.name)
         if file.checksum is None and (carrier := self._reads(path)):
             return dataclasses.replace(file, checksum=carrier.checksum(path, file.version))
         return file

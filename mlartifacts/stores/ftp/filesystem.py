@@ -24,7 +24,7 @@ from mlartifacts.writing import WholeWrite, landing
 __all__ = ["FTPArtifactFileSystem"]
 
 # Bytes of a read, where only one is on its way: memory is sooner used again than taken anew.
-_PIECE = 2**20
+_PIECE = 2**17
 
 
 class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
