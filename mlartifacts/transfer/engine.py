@@ -438,7 +438,7 @@ class Engine:
 
 def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any) -> T:
     """What a read gives, by a thread of `pool` unless it is short."""
-    return read(*args) if size < _SHORT else pool.submit(read, *args).result()
+    return read(*args) if size <= _SHORT else pool.submit(read, *args).result()
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from mlartifacts.writing import WholeWrite, landing
 __all__ = ["FTPArtifactFileSystem"]
 
 # Bytes of a read, where only one is on its way: memory is sooner used again than taken anew.
-_PIECE = 2**17
+_PIECE = 2**18
 
 
 class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
@@ -54,7 +54,7 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
         return False
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
-        return _PIECE, None
+        return _PIECE, _PIECE
 
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
