@@ -6,6 +6,7 @@ All of them share one bound of memory.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import concurrent.futures
 import contextlib
@@ -16,12 +17,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
+from mlartifacts.promises import synced
 from mlartifacts.transfer.landing import Landing, growing
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
@@ -47,6 +49,9 @@ _PARTS_AHEAD = 6
 _AT_ONCE = 16
 _CARRIED_AT_ONCE = 32
 _RANGES_AT_ONCE = 8
+# Small files that a driver with an event loop is asked for together, by one thread that then lands
+# them all: threads that hand it a file each, and wake for each, take longer than the files.
+_TOGETHER = 8
 _READERS = 2
 # What is longer is read by a few threads alone: an allocator keeps what was freed for the thread
 # that took it, several pieces for each.
@@ -121,6 +126,10 @@ class Engine:
         self._is_one = source.fs is target.fs and not source.is_local
         self._reader = None if self._is_one else _carrier(source)
         self._writer = None if self._is_one else _carrier(target)
+        # Who asks for several files together; what a store copies itself, nobody asks for.
+        self._asking: threading.Semaphore | None = None
+        if _is_looped(source) and self._reader is None and not self._is_one:
+            self._asking = threading.Semaphore(1 + _at_once(source, None) // _TOGETHER)
         piece, block = _chunks(source)[0], _chunks(target)[1]
         self._block = min(_BLOCK, block or _BLOCK)
         self._piece = min(_PIECE, piece or _PIECE, self._block)
@@ -174,11 +183,47 @@ class Engine:
                 name, file = left.popleft()
             except IndexError:
                 return
-            try:
-                moved.append(self._move(file, name))
-            except Exception as error:
-                failures[name] = error
-            self._progress.file_done()
+            if self._asking is None or file.size > _SHORT:
+                self._finish(name, file, None, moved, failures)
+                continue
+            with self._asking:
+                together = {name: file}
+                while len(together) < _TOGETHER and left:
+                    with contextlib.suppress(IndexError):  # another thread took it
+                        name, file = left.popleft()
+                        together[name] = file
+                for (name, file), data in zip(
+                    together.items(), self._fetched(together.values()), strict=True
+                ):
+                    self._finish(name, file, data, moved, failures)
+
+    def _finish(
+        self,
+        name: str,
+        file: File,
+        data: Any,
+        moved: list[Moved],
+        failures: dict[str, Exception],
+    ) -> None:
+        try:
+            moved.append(self._move(file, name, data))
+        except Exception as error:
+            failures[name] = error
+        self._progress.file_done()
+
+    def _fetched(self, files: Iterable[File]) -> list[Any]:
+        """The bytes of small files, which are asked for at once, or what came of that."""
+        fs, paths = self._source.fs, [self._source.path(file.name) for file in files]
+
+        async def gathered() -> list[Any]:
+            asked = map(fs._cat_file, paths)
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+        try:
+            fetched: list[Any] = synced(fs.loop, gathered)
+        except Exception as error:
+            return [error] * len(paths)
+        return fetched
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
@@ -193,14 +238,16 @@ class Engine:
 
     # ---- One file ----------------------------------------------------------------------------
 
-    def _move(self, file: File, name: str) -> Moved:
+    def _move(self, file: File, name: str, data: Any) -> Moved:
+        """Move a file, whose bytes may be there, or the failure to fetch them."""
         tries = 0
         while True:
             tries += 1
             self._budget.check()
             passed = self._progress.passing()
             try:
-                return self._once(file, name, passed)
+                data, fetched = None, data
+                return self._once(file, name, passed, fetched)
             except Stopped:
                 raise
             except Exception as error:
@@ -213,7 +260,9 @@ class Engine:
             longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
             time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
 
-    def _once(self, file: File, name: str, passed: Any) -> Moved:
+    def _once(self, file: File, name: str, passed: Any, fetched: Any) -> Moved:
+        if isinstance(fetched, BaseException):
+            raise fetched
         if copy := self._within(file, name):
             copy()
             passed(file.size)
@@ -224,7 +273,7 @@ class Engine:
         hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
             with self._budget.holding(2 * file.size):  # a driver has a copy of its own
-                data = self._whole(file)
+                data = self._whole(file, fetched)
                 for piece in data:
                     hasher.update(piece)
                 said = self._put(target, data)
@@ -293,9 +342,11 @@ class Engine:
             return carrier.read(path, start, end, version)
         return [self._source.fs.cat_file(path, start, end)]
 
-    def _whole(self, file: File) -> list[Any]:
+    def _whole(self, file: File, fetched: Any) -> list[Any]:
         path = self._source.path(file.name)
-        if self._source.is_local:
+        if fetched is not None:
+            data = [fetched]
+        elif self._source.is_local:
             with open(path, "rb", buffering=0) as local:
                 data = [_by(self._disk, file.size, local.read, file.size + 1)]
         elif carrier := self._reads(path):
@@ -466,6 +517,11 @@ def _carrier(end: End) -> Carrier | None:
         return None
     offered: Carrier | None = end.fs.carrier(end.root)
     return offered
+
+
+def _is_looped(end: End) -> bool:
+    """Whether a driver does its work in an event loop, and knows the path itself."""
+    return not hasattr(end.fs, "where") and bool(getattr(end.fs, "async_impl", False))
 
 
 def _at_once(end: End, carrier: Carrier | None) -> int:
