@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import math
 import os
 import random
 import threading
@@ -48,6 +49,9 @@ _PARTS_AHEAD = 6
 # its threads wait for the network, and not for each other.
 _AT_ONCE = 16
 _CARRIED_AT_ONCE = 32
+# Where not even the quickest file takes less, the network is what is waited for: twice as many are
+# on their way then.
+_FAR = 0.02
 _RANGES_AT_ONCE = 8
 # Small files that a driver with an event loop is asked for together, by one thread that then lands
 # them all: threads that hand it a file each, and wake for each, take longer than the files.
@@ -153,14 +157,20 @@ class Engine:
         moved: list[Moved] = []
         failures: dict[str, Exception] = {}
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
-        pool = Pool(at_once)
+        pool = Pool(2 * at_once)
         working: list[concurrent.futures.Future[None]] = []
-        try:
+        hurry = _Hurry(at_once if at_once == _CARRIED_AT_ONCE else None)
+
+        def begin() -> None:
             # A task for each thread and none for each file: to hand them out, and to be woken by
             # each, would keep the threads from their work.
+            asked = (left, moved, failures, hurry, begin)
             workers = range(min(at_once, len(left)))
-            working += [pool.submit(self._work_off, left, moved, failures) for _ in workers]
-            for worker in working:
+            working.extend(pool.submit(self._work_off, *asked) for _ in workers)
+
+        try:
+            begin()
+            for worker in working:  # those that join them, too
                 worker.result()
         except BaseException:
             left.clear()
@@ -177,6 +187,8 @@ class Engine:
         left: collections.deque[tuple[str, File]],
         moved: list[Moved],
         failures: dict[str, Exception],
+        hurry: _Hurry,
+        begin: Callable[[], None],
     ) -> None:
         while True:
             try:
@@ -184,7 +196,10 @@ class Engine:
             except IndexError:
                 return
             if self._asking is None or file.size > _SHORT:
+                began = time.monotonic()
                 self._finish(name, file, None, moved, failures)
+                if file.size <= _SHORT and hurry.is_far(time.monotonic() - began):
+                    begin()
                 continue
             with self._asking:
                 together = {name: file}
@@ -347,8 +362,7 @@ class Engine:
         if fetched is not None:
             data = [fetched]
         elif self._source.is_local:
-            with open(path, "rb", buffering=0) as local:
-                data = [_by(self._disk, file.size, local.read, file.size + 1)]
+            data = [_by(self._disk, file.size, _contents, path, file.size + 1)]
         elif carrier := self._reads(path):
             asked = (path, 0, None, file.version)
             data = _by(self._ranges, file.size, carrier.read, *asked)
@@ -487,9 +501,45 @@ class Engine:
             raise OSError(errno.ESTALE, "it changed while it was read", path)
 
 
+class _Hurry:
+    """Finds out, once, whether the network is what small files wait for.
+
+    Parameters
+    ----------
+    files : int or None
+        By how many of them; ``None`` does not find out.
+    """
+
+    def __init__(self, files: int | None) -> None:
+        self._left = files
+        self._quickest = math.inf
+        self._lock = threading.Lock()
+
+    def is_far(self, seconds: float) -> bool:
+        """Take the time of one more; true at the last one, where not even one was quick."""
+        with self._lock:
+            if self._left is None:
+                return False
+            self._quickest = min(self._quickest, seconds)
+            self._left -= 1
+            if self._left:
+                return False
+            self._left = None
+            return self._quickest > _FAR
+
+
 def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any) -> T:
     """What a read gives, by a thread of `pool` unless it is short."""
     return read(*args) if size <= _SHORT else pool.submit(read, *args).result()
+
+
+def _contents(path: str, most: int) -> bytes:
+    """The bytes of a file; a file object would ask the system about it first."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return os.read(file, most)
+    finally:
+        os.close(file)
 
 
 @functools.cache
