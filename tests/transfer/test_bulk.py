@@ -23,7 +23,7 @@ import mlartifacts
 from mlartifacts.errors import TransferError
 from mlartifacts.transfer import engine
 from tests.contract.stores import Harbour
-from tests.servers import silent, tcp_proxy
+from tests.servers import reverse_proxy, silent, tcp_proxy
 from tests.servers.moto import Moto
 from tests.servers.process import wait_until
 from tests.stores.test_s3 import profiles
@@ -123,6 +123,41 @@ def test_small_files_cost_one_request_each(
     proxy.reset()
     mlartifacts.download(f"s3://{bucket}/tree/file 3", tmp_path / "one")
     assert [request.method for request in proxy.requests] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_more_are_on_their_way_where_the_network_is_slow(
+    direction: str,
+    moto_server: Moto,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = {f"file {n}": bytes([n]) for n in range(200)}
+    here = plant(tmp_path / "here", tree)
+    uri = f"s3://{bucket}/tree"
+    if direction == "down":
+        mlartifacts.upload(here, uri)
+    lock, counts = threading.Lock(), {"now": 0, "most": 0}
+
+    def answer(request: reverse_proxy.Request) -> None:
+        with lock:
+            counts["now"] += 1
+            counts["most"] = max(counts.values())
+        time.sleep(0.25)  # a round trip
+        with lock:
+            counts["now"] -= 1
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+            if direction == "up":
+                mlartifacts.upload(here, uri)
+            else:
+                mlartifacts.download(uri, tmp_path / "there")
+    assert 40 < counts["most"] <= 64
+    assert found(mlartifacts.download(uri, tmp_path / "there")) == tree
 
 
 def test_a_small_file_that_was_replaced_by_another(
