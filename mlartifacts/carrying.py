@@ -24,18 +24,20 @@ class Carrier(Protocol):
     def takes(self, path: str) -> bool:
         """Whether it can carry a file of this name."""
 
-    def read(self, path: str, start: int, end: int | None, version: str | None) -> list[Any]:
+    def read(
+        self, path: str, start: int, end: int, version: str | None, whole: bool = False
+    ) -> list[Any]:
         """The bytes from `start` to `end`, as buffers that follow each other.
 
         Parameters
         ----------
         path : str
-        start : int
-            Below the size of the file, unless all of it is meant.
-        end : int or None
-            At most the size of the file; ``None`` for all that follows.
+        start, end : int
+            Below the size of the file, `end` at most that.
         version : str or None
             What :meth:`~fsspec.AbstractFileSystem.info` said as ``ETag``.
+        whole : bool, default False
+            These are all bytes that the file has: no range need be asked for.
 
         Raises
         ------

@@ -409,6 +409,13 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None
 
+    def tree(self, path: str) -> dict[str, dict[str, Any]] | None:
+        """The entry of a file, or those of all files below a directory, by path.
+
+        ``None`` where that takes as many requests as :meth:`info` and :meth:`find`.
+        """
+        return None
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """Bytes of each read and of each write of a large file, at most; ``None``: any."""
         return None, None

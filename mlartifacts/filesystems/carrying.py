@@ -32,12 +32,14 @@ class DelegatingCarrier:
         """Whether the store of a path has a carrier that takes it."""
         return self._found(path) is not None
 
-    def read(self, path: str, start: int, end: int | None, version: str | None) -> list[Any]:
+    def read(
+        self, path: str, start: int, end: int, version: str | None, whole: bool = False
+    ) -> list[Any]:
         """The bytes from `start` to `end`; looked for elsewhere where they are not."""
         carrier, place = self._sure(path)
         try:
             with place.explaining():
-                return carrier.read(place.path, start, end, version)
+                return carrier.read(place.path, start, end, version, whole)
         except FileNotFoundError:
             return [self._fs.cat_file(path, start, end)]
 

@@ -6,7 +6,6 @@ All of them share one bound of memory.
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import concurrent.futures
 import contextlib
@@ -18,13 +17,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
-from mlartifacts.promises import synced
 from mlartifacts.transfer.landing import Landing, growing
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
@@ -53,9 +51,6 @@ _CARRIED_AT_ONCE = 32
 # on their way then.
 _FAR = 0.02
 _RANGES_AT_ONCE = 8
-# Small files that a driver with an event loop is asked for together, by one thread that then lands
-# them all: threads that hand it a file each, and wake for each, take longer than the files.
-_TOGETHER = 8
 _READERS = 2
 # What is longer is read by a few threads alone: an allocator keeps what was freed for the thread
 # that took it, several pieces for each.
@@ -130,13 +125,9 @@ class Engine:
         self._is_one = source.fs is target.fs and not source.is_local
         self._reader = None if self._is_one else _carrier(source)
         self._writer = None if self._is_one else _carrier(target)
-        # Who asks for several files together; what a store copies itself, nobody asks for.
-        self._asking: threading.Semaphore | None = None
-        if _is_looped(source) and self._reader is None and not self._is_one:
-            self._asking = threading.Semaphore(1 + _at_once(source, None) // _TOGETHER)
         piece, block = _chunks(source)[0], _chunks(target)[1]
         self._block = min(_BLOCK, block or _BLOCK)
-        self._piece = min(_PIECE, piece or _PIECE, self._block)
+        self._piece = min(_PIECE, piece or _PIECE)
         self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
@@ -159,12 +150,12 @@ class Engine:
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(2 * at_once)
         working: list[concurrent.futures.Future[None]] = []
-        hurry = _Hurry(at_once if at_once == _CARRIED_AT_ONCE else None)
+        far = _Far(at_once) if self._reader or self._writer else None
 
         def begin() -> None:
             # A task for each thread and none for each file: to hand them out, and to be woken by
             # each, would keep the threads from their work.
-            asked = (left, moved, failures, hurry, begin)
+            asked = (left, moved, failures, far, begin)
             workers = range(min(at_once, len(left)))
             working.extend(pool.submit(self._work_off, *asked) for _ in workers)
 
@@ -187,7 +178,7 @@ class Engine:
         left: collections.deque[tuple[str, File]],
         moved: list[Moved],
         failures: dict[str, Exception],
-        hurry: _Hurry,
+        far: _Far | None,
         begin: Callable[[], None],
     ) -> None:
         while True:
@@ -195,50 +186,15 @@ class Engine:
                 name, file = left.popleft()
             except IndexError:
                 return
-            if self._asking is None or file.size > _SHORT:
-                began = time.monotonic()
-                self._finish(name, file, None, moved, failures)
-                if file.size <= _SHORT and hurry.is_far(time.monotonic() - began):
+            began = time.monotonic()
+            try:
+                moved.append(self._move(file, name))
+            except Exception as error:
+                failures[name] = error
+            self._progress.file_done()
+            if far is not None and file.size <= _SHORT and far.is_found(time.monotonic() - began):
+                with contextlib.suppress(RuntimeError):  # no more threads: these do it
                     begin()
-                continue
-            with self._asking:
-                together = {name: file}
-                while len(together) < _TOGETHER and left:
-                    with contextlib.suppress(IndexError):  # another thread took it
-                        name, file = left.popleft()
-                        together[name] = file
-                for (name, file), data in zip(
-                    together.items(), self._fetched(together.values()), strict=True
-                ):
-                    self._finish(name, file, data, moved, failures)
-
-    def _finish(
-        self,
-        name: str,
-        file: File,
-        data: Any,
-        moved: list[Moved],
-        failures: dict[str, Exception],
-    ) -> None:
-        try:
-            moved.append(self._move(file, name, data))
-        except Exception as error:
-            failures[name] = error
-        self._progress.file_done()
-
-    def _fetched(self, files: Iterable[File]) -> list[Any]:
-        """The bytes of small files, which are asked for at once, or what came of that."""
-        fs, paths = self._source.fs, [self._source.path(file.name) for file in files]
-
-        async def gathered() -> list[Any]:
-            asked = map(fs._cat_file, paths)
-            return list(await asyncio.gather(*asked, return_exceptions=True))
-
-        try:
-            fetched: list[Any] = synced(fs.loop, gathered)
-        except Exception as error:
-            return [error] * len(paths)
-        return fetched
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
@@ -253,16 +209,14 @@ class Engine:
 
     # ---- One file ----------------------------------------------------------------------------
 
-    def _move(self, file: File, name: str, data: Any) -> Moved:
-        """Move a file, whose bytes may be there, or the failure to fetch them."""
+    def _move(self, file: File, name: str) -> Moved:
         tries = 0
         while True:
             tries += 1
             self._budget.check()
             passed = self._progress.passing()
             try:
-                data, fetched = None, data
-                return self._once(file, name, passed, fetched)
+                return self._once(file, name, passed)
             except Stopped:
                 raise
             except Exception as error:
@@ -275,9 +229,7 @@ class Engine:
             longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
             time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
 
-    def _once(self, file: File, name: str, passed: Any, fetched: Any) -> Moved:
-        if isinstance(fetched, BaseException):
-            raise fetched
+    def _once(self, file: File, name: str, passed: Any) -> Moved:
         if copy := self._within(file, name):
             copy()
             passed(file.size)
@@ -288,7 +240,7 @@ class Engine:
         hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
             with self._budget.holding(2 * file.size):  # a driver has a copy of its own
-                data = self._whole(file, fetched)
+                data = self._whole(file)
                 for piece in data:
                     hasher.update(piece)
                 said = self._put(target, data)
@@ -329,7 +281,8 @@ class Engine:
     def _asked(self, file: File) -> File:
         """A large file with what its store says of it when it is asked, and not in a listing."""
         path = self._source.path(file.name)
-        if file.version is None and file.modified is not None and not file.modified % 60:
+        listed = None if self._source.is_local or file.version else file.modified
+        if listed is not None and listed % 60 == 0:
             # FTP's listings have minutes alone. By them, it would seem changed in the end.
             file = self._source.file(file.name)
         if file.checksum is None and (carrier := self._reads(path)):
@@ -357,14 +310,12 @@ class Engine:
             return carrier.read(path, start, end, version)
         return [self._source.fs.cat_file(path, start, end)]
 
-    def _whole(self, file: File, fetched: Any) -> list[Any]:
+    def _whole(self, file: File) -> list[Any]:
         path = self._source.path(file.name)
-        if fetched is not None:
-            data = [fetched]
-        elif self._source.is_local:
+        if self._source.is_local:
             data = [_by(self._disk, file.size, _contents, path, file.size + 1)]
         elif carrier := self._reads(path):
-            asked = (path, 0, None, file.version)
+            asked = (path, 0, file.size, file.version, True)
             data = _by(self._ranges, file.size, carrier.read, *asked)
         else:
             data = [self._source.fs.cat_file(path)]
@@ -484,7 +435,7 @@ class Engine:
             whole.seek(start)
             while left:
                 self._budget.check()
-                size = min(self._piece, left)
+                size = min(self._piece, self._block, left)
                 piece = _by(self._disk, size, whole.read, size)
                 if not piece:
                     raise OSError(errno.ESTALE, "it became shorter while it was read", path)
@@ -501,31 +452,26 @@ class Engine:
             raise OSError(errno.ESTALE, "it changed while it was read", path)
 
 
-class _Hurry:
+class _Far:
     """Finds out, once, whether the network is what small files wait for.
 
     Parameters
     ----------
-    files : int or None
-        By how many of them; ``None`` does not find out.
+    sample : int
+        How many of them tell.
     """
 
-    def __init__(self, files: int | None) -> None:
-        self._left = files
+    def __init__(self, sample: int) -> None:
+        self._left = sample
         self._quickest = math.inf
         self._lock = threading.Lock()
 
-    def is_far(self, seconds: float) -> bool:
-        """Take the time of one more; true at the last one, where not even one was quick."""
+    def is_found(self, seconds: float) -> bool:
+        """Take the time of one more; true at the last of the sample, where none was quick."""
         with self._lock:
-            if self._left is None:
-                return False
             self._quickest = min(self._quickest, seconds)
             self._left -= 1
-            if self._left:
-                return False
-            self._left = None
-            return self._quickest > _FAR
+            return self._left == 0 and self._quickest > _FAR
 
 
 def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any) -> T:
@@ -567,11 +513,6 @@ def _carrier(end: End) -> Carrier | None:
         return None
     offered: Carrier | None = end.fs.carrier(end.root)
     return offered
-
-
-def _is_looped(end: End) -> bool:
-    """Whether a driver does its work in an event loop, and knows the path itself."""
-    return not hasattr(end.fs, "where") and bool(getattr(end.fs, "async_impl", False))
 
 
 def _at_once(end: End, carrier: Carrier | None) -> int:

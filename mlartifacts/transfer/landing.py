@@ -27,7 +27,8 @@ class Landing:
     """Puts the whole files of one transfer on the disk, and makes directories for them.
 
     A file is made as by :func:`~mlartifacts.writing.landing`, in a third of its calls where
-    nothing is there: with each, another thread goes on, and this one waits for its turn.
+    nothing is there: with each, another thread goes on, and this one waits for its turn. In a
+    directory that the transfer made, what others put there meanwhile is replaced.
     """
 
     def __init__(self) -> None:

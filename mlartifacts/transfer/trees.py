@@ -143,7 +143,11 @@ class End:
             A link leads out of the tree, or in a circle; or it is a device or a pipe. FTP has no
             way to ask where a link leads.
         """
-        info, infos = self._asked()
+        tree = self.fs.tree(self.root) if hasattr(self.fs, "tree") else None
+        if tree is None:
+            info = self.fs.info(self.root)
+        else:
+            info = tree.get(self.root, {"type": "directory"})
         if info["type"] != "directory":
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
@@ -151,6 +155,7 @@ class End:
         if self.is_local:
             names = _walk(self.root)
             return {name: self.file(name) for name in names if not is_temporary(name)}
+        infos = self._listed() if tree is None else self._named(tree)
         unknown = [name for name, info in infos.items() if info["size"] is None]
         pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
         asked = {name: pool.submit(self.file, name) for name in unknown}
@@ -161,25 +166,15 @@ class End:
                 files[name] = file.result()
         return files
 
-    def _asked(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The entry of the root, and those of the files below it."""
-        if not hasattr(self.fs, "entry"):
-            info = self.fs.info(self.root)
-            below = info["type"] == "directory" and not self.is_local
-            return info, self._listed() if below else {}
-        # Where keys make the tree, a listing says by itself whether there is a directory.
-        try:
-            return self.fs.entry(self.root), {}
-        except FileNotFoundError:
-            found = self._listed()
-            return {"type": "directory"} if found else self.fs.info(self.root), found
-
     def _listed(self, follow: bool = True) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
         if hasattr(self.fs, "realpath"):
             found = dict(_served(self.fs, self.root, follow))
         else:
             found = self.fs.find(self.root, detail=True)
+        return self._named(found)
+
+    def _named(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         above = self.root.rstrip("/") + "/" if self.root else ""
         return {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
 

@@ -117,7 +117,8 @@ def load_libhdfs(server: Hdfs) -> None:
 
     before = dict(os.environ)
     # As the library starts it: a test may send its process a signal.
-    os.environ.update(server.env, LIBHDFS_OPTS="-Xrs")
+    os.environ.update(server.env)
+    os.environ["LIBHDFS_OPTS"] += " -Xrs"
     try:
         pyarrow.fs.HadoopFileSystem(server.host, server.port).get_file_info("/")
     except OSError as exc:

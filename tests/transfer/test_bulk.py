@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import random
 import signal
@@ -123,6 +124,67 @@ def test_small_files_cost_one_request_each(
     proxy.reset()
     mlartifacts.download(f"s3://{bucket}/tree/file 3", tmp_path / "one")
     assert [request.method for request in proxy.requests] == ["HEAD", "GET"]
+
+
+def test_what_is_there_is_asked_in_few_requests(
+    proxy: tcp_proxy.Proxy, bucket: str, tmp_path: Path
+) -> None:
+    fs = mlartifacts.filesystem("s3")
+    fs.call_s3("put_object", Bucket=bucket, Key="marked/")
+    fs.pipe_file(f"{bucket}/both", b"a file")
+    fs.pipe_file(f"{bucket}/both/x", b"below it")
+    here = plant(tmp_path / "here", {"x": b"x"})
+
+    def asked(act: Callable[[], object]) -> list[str]:
+        proxy.reset()
+        act()
+        lists = ["LIST" if "list-type" in r.target else r.method for r in proxy.requests]
+        return sorted(lists)
+
+    def missing(uri: str) -> None:
+        with pytest.raises(FileNotFoundError):
+            mlartifacts.download(uri, tmp_path / "missing")
+
+    uri = f"s3://{bucket}"
+    assert asked(lambda: mlartifacts.sync(here, f"{uri}/fresh")) == ["HEAD", "LIST", "PUT"]
+    assert asked(lambda: mlartifacts.sync(here, f"{uri}/fresh")) == ["HEAD", "LIST"]
+    assert asked(lambda: missing(f"{uri}/missing")) == ["HEAD", "LIST"]
+    assert asked(lambda: missing(f"{uri}-missing")) == ["LIST"]
+    assert asked(lambda: mlartifacts.download(f"{uri}/fresh/", tmp_path / "a")) == [
+        *("GET", "HEAD", "LIST")
+    ]
+    assert asked(lambda: mlartifacts.download(f"{uri}/marked/", tmp_path / "b")) == [
+        *("HEAD", "LIST", "LIST")
+    ]
+    assert found(tmp_path / "b") == {}
+    assert asked(lambda: mlartifacts.download(f"{uri}/both", tmp_path / "c")) == ["GET", "HEAD"]
+    assert (tmp_path / "c").read_bytes() == b"a file"
+    mlartifacts.download(uri, tmp_path / "all", exclude="both")
+    assert found(tmp_path / "all") == {"both/x": b"below it", "fresh/x": b"x"}
+
+
+def test_a_small_file_that_grew_is_not_taken_into_memory(
+    moto_server: Moto, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a server that heeds no conditions either."""
+    mlartifacts.filesystem("s3").pipe_file(f"{bucket}/tree/x", b"x" * 1000)
+    sent = []
+
+    def answer(request: reverse_proxy.Request) -> reverse_proxy.Answer | None:
+        if request.method != "GET" or "list-type" in request.path:
+            return None
+        sent.append(request.path)
+        return reverse_proxy.Answer(200, b"y" * 3_000_000, {"ETag": '"other"'})
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        with pytest.raises(TransferError) as caught:
+            mlartifacts.download(f"s3://{bucket}/tree", tmp_path / "there")
+    assert only(caught).errno == errno.ESTALE  # type: ignore[attr-defined]
+    assert "(0, 3000000)" in str(only(caught))
+    assert len(sent) == 4
+    assert found(tmp_path / "there") == {}
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

@@ -23,6 +23,7 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
+from mlartifacts.transfer import engine
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.moto import Moto
@@ -746,6 +747,34 @@ def test_within_one_store_its_own_copy_is_used(wire: Proxy, s3: Harbour) -> None
     assert {n.removeprefix("copied/"): d for n, d in s3.stored().items() if "copied" in n} == tree
     assert sum(request.body for request in wire.requests) < 20_000
     assert {request.method for request in wire.requests} <= {"GET", "HEAD", "PUT"}
+
+
+def test_a_target_does_not_shorten_what_is_asked_of_a_source(
+    wire: Proxy, s3: Harbour, opened: Callable[[str], Harbour]
+) -> None:
+    s3.seed({"tree/large": LARGE})
+    ftp = opened("ftp")
+    mlartifacts.copy(s3.uri("tree"), ftp.uri("tree"))
+    assert ftp.stored() == {"tree/large": LARGE}
+    ranges = [request for request in wire.requests if "range" in request.headers]
+    assert len(ranges) == -(-len(LARGE) // 2**23)
+
+
+@pytest.mark.parametrize("name", ["ftp", "vsftpd", "sftp"])
+def test_a_large_file_passes_once(
+    opened: Callable[[str], Harbour], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing without seconds, as vsftpd's, does not make it seem changed in the end."""
+    store = opened(name)
+    store.seed({"tree/large": LARGE})
+    seconds = time.time() // 60 * 60 - 3573  # 27 after a minute
+    os.utime(store.folder / "tree" / "large", (seconds, seconds))  # type: ignore[attr-defined]
+    tries = []
+    once = engine.Engine._once
+    monkeypatch.setattr(engine.Engine, "_once", lambda *args: tries.append(args) or once(*args))
+    mlartifacts.download(store.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == {"large": LARGE}
+    assert len(tries) == 1
 
 
 @pytest.mark.parametrize("name", ["runs-s3", "models-s3"])

@@ -273,30 +273,30 @@ class S3Carrier:
         """Whether obstore can say the name."""
         return path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
 
-    def read(self, path: str, start: int, end: int | None, version: str | None) -> list[Any]:
-        """The bytes from `start` to `end`; no range is asked for where all of them are meant.
+    def read(
+        self, path: str, start: int, end: int, version: str | None, whole: bool = False
+    ) -> list[Any]:
+        """The bytes from `start` to `end`; without asking for a range where these are all.
 
-        A server may have to look twice for a range (Ceph sends small objects with their entry).
+        A server may have to look twice for a range (Ceph keeps a small object with its entry).
         """
         if start == end:
             return []
         import obstore
 
         key = self._key(path)
-        asked: dict[str, Any] = {}
-        if end is not None:
-            asked["range"] = (start, end)
-        elif start:
-            asked["range"] = {"offset": start}
+        asked: dict[str, Any] = {} if whole else {"range": (start, end)}
         if version is not None:
             asked["if_match"] = version
         store = self._store(0)
 
         def get() -> list[Any]:
             answer = obstore.get(store, key, options=asked)
-            first, last = answer.range
+            if answer.range != (start, end):  # before any of it is taken into memory
+                reason = f"{end - start} bytes were asked for, and {answer.range} are given"
+                raise OSError(errno.ESTALE, reason, path)
             # Short pieces use memory again that is there; a long one takes new pages each time.
-            return [answer.bytes()] if last - first <= _PIECE else [*answer.stream(_PIECE)]
+            return [answer.bytes()] if end - start <= _PIECE else [*answer.stream(_PIECE)]
 
         return self._explained(path, "GetObject", get)
 

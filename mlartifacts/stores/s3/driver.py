@@ -231,6 +231,20 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             found = {name: e for name, e in found.items() if e["type"] != "directory"}
         return found if detail else list(found)
 
+    async def _tree(self, path: str) -> dict[str, dict[str, Any]]:
+        """The entry of a file, or those of all files below a directory, by path.
+
+        In two requests: what a listing gives, or not, says whether there is a directory.
+        """
+        _, key, _ = self.split_path(path)
+        if key:
+            with contextlib.suppress(FileNotFoundError):
+                return {path: await self._head(path)}
+        found = await super()._lsdir(path, delimiter="")
+        if key and not found:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return {entry["name"]: entry for entry in found if not _is_marker(entry)}
+
     # ---- Reading -------------------------------------------------------------------------
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:

@@ -223,18 +223,8 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
 
     _isdir = S3Driver._isdir
 
-    def entry(self, path: str) -> dict[str, Any]:
-        """The entry of an object: :meth:`info`, without the question what is below the name.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no such object; but a directory, perhaps.
-        """
-        path = self._strip_protocol(path)
-        if not self.split_path(path)[1]:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        found: dict[str, Any] = synced(self.loop, self._head, path)
+    def tree(self, path: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = synced(self.loop, self._tree, self._strip_protocol(path))
         return found
 
     def unfit(self, path: str) -> str | None:
