@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import errno
@@ -24,6 +25,9 @@ __all__ = ["PIECE", "Reader", "Upload", "one_by_one", "parallel"]
 
 #: Bytes that are written at once, and read ahead at most.
 PIECE = 4 * 2**20
+#: Bytes that are sent together, and how many such pieces are on their way at once.
+SENT = 2**20
+_AHEAD = 8
 
 # For servers that do not tell their limits (limits@openssh.com), for which asyncssh takes the
 # least that SFTP allows: what OpenSSH's take, as sshfs has it.
@@ -118,18 +122,19 @@ class Upload:
         self._buffer = bytearray()
         self._file: Any = None
         self._start = 0  # where this writing begins
-        self._sending: concurrent.futures.Future[None] | None = None
+        self._sending: collections.deque[concurrent.futures.Future[None]] = collections.deque()
         synced(fs.loop, self._begin)
         self._offset = self._start
 
     def write(self, data: Any) -> int:
-        """Take bytes; they are sent a piece at a time, while the next is gathered."""
+        """Take bytes; they are sent in pieces, while the next is gathered."""
         view = memoryview(data).cast("B")
-        if not self._buffer and view.nbytes >= PIECE:
-            self._send(bytes(view))
+        if not self._buffer and view.nbytes >= SENT:
+            for start in range(0, view.nbytes, SENT):
+                self._send(bytes(view[start : start + SENT]))
         else:
             self._buffer += view
-            if len(self._buffer) >= PIECE:
+            if len(self._buffer) >= SENT:
                 self._send(self._take())
         return view.nbytes
 
@@ -193,14 +198,17 @@ class Upload:
         return data
 
     def _send(self, data: bytes) -> None:
-        self._settle()
+        self._settle(_AHEAD - 1)
         offset, self._offset = self._offset, self._offset + len(data)
-        self._sending = asyncio.run_coroutine_threadsafe(self._put(data, offset), self.fs.loop)
+        put = self._put(data, offset)
+        self._sending.append(asyncio.run_coroutine_threadsafe(put, self.fs.loop))
+        if offset == self._start:
+            self._settle()  # it may have to open the file again
 
-    def _settle(self) -> None:
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            sending.result()
+    def _settle(self, left: int = 0) -> None:
+        """Wait until no more than so many pieces are on their way."""
+        while len(self._sending) > left:
+            self._sending.popleft().result()
 
     async def _put(self, data: bytes, offset: int) -> None:
         async with self.fs._looking_closer(self.path):
@@ -214,8 +222,8 @@ class Upload:
                 await self.fs._limited(self._file.write(data, offset))
 
     async def _drop(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
+        for sending in self._sending:
+            sending.cancel()
         if self._file is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._file.close(), 5)

@@ -31,7 +31,7 @@ with STORE.driver():
     from sshfs.utils import as_progress_handler
 
     from mlartifacts.stores.sftp.connection import LOST, Channels, Connections, explanation
-    from mlartifacts.stores.sftp.files import PIECE, Reader, Upload, one_by_one, parallel
+    from mlartifacts.stores.sftp.files import PIECE, SENT, Reader, Upload, one_by_one, parallel
 
 __all__ = ["SFTPArtifactFileSystem"]
 
@@ -273,7 +273,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             return data
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
-        return PIECE, None
+        return PIECE, SENT
 
     def _close_behind(self, file: Any) -> None:
         """Close a file that was read: nothing hangs on the answer, and nobody waits for it."""
