@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import asyncssh
@@ -19,7 +20,7 @@ from mlartifacts.errors import ArtifactError, InvalidConfig
 from mlartifacts.stores.sftp import host_of
 from mlartifacts.uri import parse
 
-__all__ = ["LOST", "Channels", "Connections", "explanation"]
+__all__ = ["LOST", "Channels", "Connections", "alone", "explanation"]
 
 #: What an operation raises when the connection beneath it is gone.
 LOST = (
@@ -45,6 +46,23 @@ _USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
+#: How many operations use a channel before another one is opened.
+_shared_by: contextvars.ContextVar[int] = contextvars.ContextVar("_shared_by", default=16)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Have this task's reads take a channel each, which is worth it for long ones.
+
+    Of one channel, a server sends no more than its window in a round trip: 2 MiB.
+    """
+    before = _shared_by.set(1)
+    try:
+        yield
+    finally:
+        _shared_by.reset(before)
+
+
 class Channels(SFTPSoftChannelPool):  # type: ignore[misc]
     """The SFTP channels of one connection, each used by many operations at once.
 
@@ -52,7 +70,9 @@ class Channels(SFTPSoftChannelPool):  # type: ignore[misc]
     process of the server, and whatever is asked at once of one channel is on its way at once, too.
     """
 
-    _THRESHOLD = 16
+    @property
+    def _THRESHOLD(self) -> int:  # noqa: N802  (sshfs's name)
+        return _shared_by.get()
 
     async def _maybe_new_channel(self) -> Any:
         channel, operations = self._least_used()

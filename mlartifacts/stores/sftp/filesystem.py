@@ -30,7 +30,13 @@ with STORE.driver():
     from sshfs.pools import SFTPSoftChannelPool
     from sshfs.utils import as_progress_handler
 
-    from mlartifacts.stores.sftp.connection import LOST, Channels, Connections, explanation
+    from mlartifacts.stores.sftp.connection import (
+        LOST,
+        Channels,
+        Connections,
+        alone,
+        explanation,
+    )
     from mlartifacts.stores.sftp.files import PIECE, SENT, Reader, Upload, one_by_one, parallel
 
 __all__ = ["SFTPArtifactFileSystem"]
@@ -268,8 +274,10 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             finally:
                 self._close_behind(file)
 
+        is_long = end is not None and end - (start or 0) >= PIECE
         async with self._looking_closer(path):
-            data: bytes = await self._run(cat)
+            with alone() if is_long else contextlib.nullcontext():
+                data: bytes = await self._run(cat)
             return data
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
