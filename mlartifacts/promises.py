@@ -409,7 +409,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
         return None
 
-    def tree(self, path: str) -> dict[str, dict[str, Any]] | None:
+    def entries(self, path: str) -> dict[str, dict[str, Any]] | None:
         """The entry of a file, or those of all files below a directory, by path.
 
         ``None`` where that takes as many requests as :meth:`info` and :meth:`find`.

@@ -143,11 +143,11 @@ class End:
             A link leads out of the tree, or in a circle; or it is a device or a pipe. FTP has no
             way to ask where a link leads.
         """
-        tree = self.fs.tree(self.root) if hasattr(self.fs, "tree") else None
-        if tree is None:
+        entries = self.fs.entries(self.root) if hasattr(self.fs, "entries") else None
+        if entries is None:
             info = self.fs.info(self.root)
         else:
-            info = tree.get(self.root, {"type": "directory"})
+            info = entries.get(self.root, {"type": "directory"})
         if info["type"] != "directory":
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
@@ -155,7 +155,7 @@ class End:
         if self.is_local:
             names = _walk(self.root)
             return {name: self.file(name) for name in names if not is_temporary(name)}
-        infos = self._listed() if tree is None else self._named(tree)
+        infos = self._listed() if entries is None else self._named(entries)
         unknown = [name for name, info in infos.items() if info["size"] is None]
         pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
         asked = {name: pool.submit(self.file, name) for name in unknown}

@@ -231,7 +231,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             found = {name: e for name, e in found.items() if e["type"] != "directory"}
         return found if detail else list(found)
 
-    async def _tree(self, path: str) -> dict[str, dict[str, Any]]:
+    async def _entries(self, path: str) -> dict[str, dict[str, Any]]:
         """The entry of a file, or those of all files below a directory, by path.
 
         In two requests: what a listing gives, or not, says whether there is a directory.

@@ -223,8 +223,10 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
 
     _isdir = S3Driver._isdir
 
-    def tree(self, path: str) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = synced(self.loop, self._tree, self._strip_protocol(path))
+    def entries(self, path: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = synced(
+            self.loop, self._entries, self._strip_protocol(path)
+        )
         return found
 
     def unfit(self, path: str) -> str | None:
