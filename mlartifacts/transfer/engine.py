@@ -150,7 +150,9 @@ class Engine:
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(2 * at_once)
         working: list[concurrent.futures.Future[None]] = []
-        far = _Far(at_once) if self._reader or self._writer else None
+        ends = [(self._source, self._reader), (self._target, self._writer)]
+        is_carried = all(end.is_local or carrier for end, carrier in ends)
+        far = _Far(at_once) if is_carried and (self._reader or self._writer) else None
 
         def begin() -> None:
             # A task for each thread and none for each file: to hand them out, and to be woken by

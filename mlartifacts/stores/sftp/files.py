@@ -21,9 +21,9 @@ from mlartifacts.writing import temporary_beside
 if TYPE_CHECKING:
     from mlartifacts.stores.sftp.filesystem import SFTPArtifactFileSystem
 
-__all__ = ["PIECE", "Reader", "Upload", "one_by_one", "parallel"]
+__all__ = ["PIECE", "SENT", "Reader", "Upload", "one_by_one", "parallel"]
 
-#: Bytes that are written at once, and read ahead at most.
+#: Bytes that are read ahead at most, and copied at once.
 PIECE = 4 * 2**20
 #: Bytes that are sent together, and how many such pieces are on their way at once.
 SENT = 2**20
@@ -222,7 +222,7 @@ class Upload:
                 await self.fs._limited(self._file.write(data, offset))
 
     async def _drop(self) -> None:
-        for sending in self._sending:
+        for sending in list(self._sending):  # who writes may be at it, too
             sending.cancel()
         if self._file is not None:
             with contextlib.suppress(Exception):
