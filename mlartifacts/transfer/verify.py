@@ -10,10 +10,14 @@ from mlartifacts.checksums import Checksum, matching
 from mlartifacts.transfer.engine import Moved
 from mlartifacts.transfer.trees import End, File, checksum_of
 
-__all__ = ["verify"]
+__all__ = ["Short", "verify"]
 
 # Files that are sooner asked about one by one than by a listing of all that is there.
 _ASKED_ONE_BY_ONE = 3
+
+
+class Short(OSError):
+    """Not all bytes arrived: a connection was lost in a way that its server took for the end."""
 
 
 def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
@@ -65,9 +69,9 @@ def _compare(source: End, target: End, name: str, moved: Moved, there: File | No
     path = target.path(name)
     if there is None:
         raise OSError(errno.EIO, "it is not there after it was written", path)
-    reason = None
+    reason, kind = None, OSError
     if there.size != moved.file.size:
-        reason = f"{there.size} bytes arrived of {moved.file.size}"
+        reason, kind = f"{there.size} bytes arrived of {moved.file.size}", Short
     elif _differs(target, name, there.checksum, moved):
         reason = "other bytes arrived than were sent (their checksum differs)"
     elif _differs(source, moved.file.name, moved.file.checksum, moved):
@@ -75,7 +79,7 @@ def _compare(source: End, target: End, name: str, moved: Moved, there: File | No
     if reason is not None:
         with contextlib.suppress(FileNotFoundError):
             target.fs.rm_file(path)
-        raise OSError(errno.EIO, f"{reason}: the copy was removed", path)
+        raise kind(errno.EIO, f"{reason}: the copy was removed", path)
 
 
 def _differs(end: End, name: str, listed: Checksum | None, moved: Moved) -> bool:

@@ -740,6 +740,35 @@ def test_other_bytes_than_were_sent(opened: Callable[[str], Harbour], here: Path
     assert fs.cat_file(f"{root}/b/c.csv") == b"cc"
 
 
+@pytest.mark.parametrize("losses", [1, 2])
+def test_what_arrives_in_part_is_sent_once_more(
+    opened: Callable[[str], Harbour],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: int,
+) -> None:
+    """An FTP server takes the end of a connection that is lost for the end of the file."""
+    store = opened("ftp")
+    lost = itertools.count()
+    fs, path = mlartifacts.url_to_fs(store.uri("tree"))
+    pipe = type(fs).pipe_file
+
+    def losing(self: Any, path: str, data: bytes, **kwargs: Any) -> None:
+        cut = path.endswith("/c.csv") and next(lost) < losses
+        pipe(self, path, data[:1] if cut else data, **kwargs)
+
+    monkeypatch.setattr(type(fs), "pipe_file", losing)
+    told = fsspec.callbacks.Callback()
+    if losses == 1:
+        mlartifacts.upload(here, store.uri("tree"), callback=told)
+        assert told.value == told.size
+    else:
+        with pytest.raises(TransferError, match="1 bytes arrived of 2") as caught:
+            mlartifacts.upload(here, store.uri("tree"), callback=told)
+        assert list(caught.value.failures) == ["b/c.csv"]
+    assert fs.exists(f"{path}/b/c.csv") == (losses == 1)
+
+
 def test_within_one_store_its_own_copy_is_used(wire: Proxy, s3: Harbour) -> None:
     tree = {f"file {n}": bytes([n]) * 1000 for n in range(5)}
     s3.seed({f"tree/{name}": data for name, data in tree.items()})
