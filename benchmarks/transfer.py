@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, nargs="+", default=[0, 11, 30], help="ms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", help="some of the peers; ours is 'ours'")
-    parser.add_argument("--folder", help="where all files lie (default: in memory)")
+    parser.add_argument("--folder", help="where all files lie (default: in memory, some GiB)")
     arguments = parser.parse_args()
     memory = _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None
     servers: dict[str, Any] = {"s3": s3, "sftp": sftp, "ftp": ftp}
