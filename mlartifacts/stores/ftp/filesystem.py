@@ -23,7 +23,7 @@ from mlartifacts.writing import WholeWrite, landing
 
 __all__ = ["FTPArtifactFileSystem"]
 
-# Bytes of a read, where only one is on its way: memory is sooner used again than taken anew.
+# Bytes of a read or a write, where one is on its way: so few stay in the processor's cache.
 _PIECE = 2**18
 
 
