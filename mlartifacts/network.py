@@ -1,13 +1,15 @@
-"""The network's own proxy (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) for aiohttp.
+"""What aiohttp lacks of the network: its own proxy, and an end to uploads that nobody takes.
 
-aiohttp's ``trust_env`` is not it: that reads logins from ``~/.netrc``, too, beside ours or where
-none is to be told.
+aiohttp's ``trust_env`` is not the proxy (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``): that reads
+logins from ``~/.netrc``, too, beside ours or where none is to be told.
 """
 
 from __future__ import annotations
 
 import base64
+import socket
 import urllib.request
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import yarl
@@ -17,7 +19,7 @@ from mlartifacts.errors import InvalidConfig
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["way", "with_proxy"]
+__all__ = ["sockets", "way", "with_proxy"]
 
 
 def way(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
@@ -69,3 +71,19 @@ async def _by_proxy(
 def with_proxy(session: dict[str, Any]) -> dict[str, Any]:
     """Options of a session that goes by the network's own proxy."""
     return {**session, "middlewares": (*session.get("middlewares", ()), _by_proxy)}
+
+
+def sockets(timeout: float) -> Callable[[Any], socket.socket]:
+    """Make sockets that end an upload which the server does not take.
+
+    aiohttp has timeouts for connecting and reading alone. Other systems than Linux wait.
+    """
+
+    def make(address: Any) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
+        return made
+
+    return make

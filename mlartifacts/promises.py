@@ -23,7 +23,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from glob import has_magic
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from fsspec import AbstractFileSystem
@@ -45,11 +45,15 @@ from mlartifacts.store import Store, merge
 from mlartifacts.uri import ALIAS, ArtifactURI, parse, redact
 from mlartifacts.writing import WholeText, WholeWrite, landing
 
+if TYPE_CHECKING:
+    from mlartifacts.signing import Signer
+
 __all__ = [
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
     "mirrored",
+    "stoppable",
     "synced",
     "texts",
     "unfit_key",
@@ -135,8 +139,34 @@ class _Run:
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
 
+    def stop_on(self, loop: Any) -> None:
+        """Do it on the loop that it runs on, from another thread, unless it has ended."""
+        if self.state == "begun":
+            stopping = asyncio.run_coroutine_threadsafe(self.stop(), loop)
+            with contextlib.suppress(TimeoutError):
+                stopping.result(2 * _STOP_SECONDS)
+
 
 _run: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_run", default=None)
+# The runs that another thread may stop, and their loops.
+_stoppable: contextvars.ContextVar[dict[_Run, Any] | None]
+_stoppable = contextvars.ContextVar("_stoppable", default=None)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Give what stops the calls of :func:`synced` inside, as Ctrl-C does in the main thread."""
+    runs: dict[_Run, Any] = {}
+
+    def stop() -> None:
+        for run, loop in list(runs.items()):
+            run.stop_on(loop)
+
+    token = _stoppable.set(runs)
+    try:
+        yield stop
+    finally:
+        _stoppable.reset(token)
 
 
 @contextlib.contextmanager
@@ -172,6 +202,8 @@ def synced(
     interrupted is published afterwards. Here the coroutine is cancelled.
     """
     run = _Run()
+    if (runs := _stoppable.get()) is not None:
+        runs[run] = loop
 
     async def whole() -> Any:
         _run.set(run)
@@ -179,25 +211,26 @@ def synced(
             try:
                 return await method(*args, **kwargs)
             finally:
-                run.state = "ended"
+                if run.state != "stopped":
+                    run.state = "ended"
 
     def begin() -> Any:
         run.state = "begun"
         return whole()
 
     try:
-        return sync(loop, begin, timeout=timeout)
+        result = sync(loop, begin, timeout=timeout)
     except FSTimeoutError as error:
         cause = error.__cause__
         if isinstance(cause, TimeoutError) and cause.filename is not None:
             raise cause from cause.__cause__
         raise
     except BaseException:
-        if run.state == "begun":  # it is the waiting that ended
-            stopping = asyncio.run_coroutine_threadsafe(run.stop(), loop)
-            with contextlib.suppress(TimeoutError):
-                stopping.result(2 * _STOP_SECONDS)
+        run.stop_on(loop)  # where it is the waiting that ended
         raise
+    if run.state == "stopped":  # which fsspec takes for a result
+        raise asyncio.CancelledError
+    return result
 
 
 def mirrored(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -324,8 +357,16 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     store: ClassVar[Store]
     #: Whether the store makes an MD5 of what it takes, and lists it.
     lists_md5: ClassVar[bool] = False
+    #: Whether a write is told its size where that is known (``open(..., size=)``).
+    told_size: ClassVar[bool] = False
+    #: Whether one listing has all below a directory, in answers of a thousand files or more.
+    lists_flat: ClassVar[bool] = False
     #: How many files a transfer moves at once. Few drivers gain from more.
     files_at_once: ClassVar[int] = 16
+    #: How many small files of those a thread reads together, by the driver's event loop; 0: none.
+    files_together: ClassVar[int] = 0
+    #: Whether who logs in may be shown a root of their own: then a path may be two places.
+    roots_by_login: ClassVar[bool] = False
     _extra_tokenize_attributes = ("_environment",)
     _environment = _EnvironmentToken()
 
@@ -397,9 +438,24 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Why the store cannot hold a name; ``None`` where it can, as far as is known."""
         return None
 
+    def has_directories(self, path: str) -> bool:
+        """Whether no file in a directory may have the name of a directory in it."""
+        return False
+
     def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
         """The filesystem and the path where a file lies, or is written; ``None``: look for it."""
         return self, path
+
+    def everywhere(self, path: str) -> list[tuple[Any, str]]:
+        """The filesystems and paths where a path, or what is below it, may lie."""
+        return [(self, path)]
+
+    def servers(self) -> frozenset[str]:
+        """Who holds the files, by all names, each in one spelling; empty where nobody can say.
+
+        Filesystems of a store that share a name have the same files under the same paths.
+        """
+        return frozenset()
 
     def ranged(self, path: str) -> bool:
         """Whether a part of a file that is not empty comes without the rest of it."""
@@ -407,6 +463,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files in a directory faster than this; ``None`` where nothing does."""
+        return None
+
+    def signer(self) -> Signer | None:
+        """What lets others read and write files; ``None`` where nothing does."""
         return None
 
     def entries(self, path: str) -> dict[str, dict[str, Any]] | None:
@@ -419,6 +479,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """Bytes of each read and of each write of a large file, at most; ``None``: any."""
         return None, None
+
+    def copies_within(self, path: str) -> bool:
+        """Whether :meth:`cp_file` has the store copy; elsewhere the bytes pass here."""
+        return True
 
     # ---- Errors --------------------------------------------------------------------------
 
@@ -440,7 +504,9 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
             kinds = (number for kind, number in _ERRNO_OF.items() if isinstance(error, kind))
             number = next(kinds, None) or getattr(error, "errno", None) or errno.EIO
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            return OSError(number, redact(reason) or os.strerror(number), name)
+            if reason in {"", name}:  # as s3fs says what is not there
+                reason = os.strerror(number)
+            return OSError(number, redact(reason), name)
         return error
 
     @contextlib.contextmanager
@@ -479,6 +545,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 cache.fetcher = checked(cache.fetcher, path, explaining)
             return file
         text = {name: kwargs.pop(name) for name in _TEXT if name in kwargs}
+        if not self.told_size:
+            kwargs.pop("size", None)
         kwargs.setdefault("autocommit", not self._intrans)
         with explaining():
             writer = self._open_whole(

@@ -20,14 +20,25 @@ Everything here is pure text: no environment, no filesystem, no network.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from mlartifacts import secrets
 from mlartifacts.errors import InvalidConfig, InvalidURI
 
-__all__ = ["ALIAS", "ArtifactURI", "absolute", "parse", "redact"]
+__all__ = [
+    "ALIAS",
+    "PORTS",
+    "ArtifactURI",
+    "absolute",
+    "parse",
+    "redact",
+    "server_name",
+    "server_name_of",
+]
 
 ALIAS = "mlartifacts+"
 
@@ -41,6 +52,8 @@ _CREDENTIALS = re.compile(
 )
 # A user and a password where "//" should be.
 _NO_SLASHES = re.compile(r"[^/@:]+:[^@]*@")
+#: What the web's schemes stand for where no port is given.
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +229,25 @@ def absolute(path: str) -> str:
         elif step not in {"", "."}:
             steps.append(step)
     return "/" + "/".join(steps)
+
+
+def server_name(host: str, port: int | None = None, usual: int | None = None) -> str:
+    """A server in one spelling: lower case, ``localhost`` for this machine, no `usual` port.
+
+    Of this machine's other addresses (``127.0.0.2``), each may have a server of its own.
+    """
+    host = host.lower().removesuffix(".") or "localhost"
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        host = "localhost" if str(address) in {"127.0.0.1", "::1"} else str(address)
+    return f"{host}:{port}" if port and port != usual else host
+
+
+def server_name_of(url: str) -> str:
+    """The server of a URL of the web in one spelling, with what stands before all of its paths."""
+    parts = urlsplit(url)
+    name = server_name(parts.hostname or "", parts.port, PORTS.get(parts.scheme))
+    return name + parts.path.rstrip("/")
 
 
 def redact(text: str) -> str:

@@ -42,7 +42,7 @@ _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 # Where fsspec's asynchronous drivers run.
 _DRIVERS_THREAD = "fsspecIO"
 
-_TEMPORARY = re.compile(r"\.mlartifacts-[0-9a-f]{16}(?:-[0-9a-f]{16})?\.part")
+_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-[0-9a-f]{16})?\.part")
 
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8

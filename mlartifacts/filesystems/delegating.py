@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +23,12 @@ from fsspec.utils import is_exception
 from mlartifacts.access import url_to_fs
 from mlartifacts.carrying import Carrier
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidURI, UnknownScheme
+from mlartifacts.errors import ArtifactError, InvalidURI, UnknownScheme
 from mlartifacts.filesystems.carrying import DelegatingCarrier
 from mlartifacts.promises import AsyncArtifactFileSystem, texts
 from mlartifacts.registry import store_for, store_of
 from mlartifacts.tracking.resolver import Resolver, resolver_for, tracking_uri_of
-from mlartifacts.uri import parse
+from mlartifacts.uri import PORTS, parse
 from mlartifacts.writing import WholeWrite
 
 __all__ = ["DelegatingFileSystem", "Place"]
@@ -37,9 +37,6 @@ _OF_FSSPEC = frozenset(
     "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
     " max_paths".split()
 )
-
-
-_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +163,9 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         tracking = parse(tracking_uri_of(self._uris[0], Environment()))
         if (place := parse(uri)).netloc:
             # mlflow-artifacts://host is asked as the tracking server is.
-            scheme = place.scheme if place.scheme in _PORTS else tracking.scheme
-            there = scheme, place.host, place.port or _PORTS.get(scheme)
-            ours = tracking.scheme, tracking.host, tracking.port or _PORTS.get(tracking.scheme)
+            scheme = place.scheme if place.scheme in PORTS else tracking.scheme
+            there = scheme, place.host, place.port or PORTS.get(scheme)
+            ours = tracking.scheme, tracking.host, tracking.port or PORTS.get(tracking.scheme)
             derived["anon"] = there != ours
         return {name: value for name, value in derived.items() if name not in self._of_store}
 
@@ -213,6 +210,18 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """The store and the path in it, where it can be in no other."""
         place = self.sure_place(path)
         return None if place is None else (place.fs, place.path)
+
+    def everywhere(self, path: str) -> list[tuple[Any, str]]:
+        """Each place of a path, and those of the directories in it that lie elsewhere.
+
+        The first one is where it is written.
+        """
+        path = self._strip_protocol(path)
+        places = self.places(path, hopeful=True)
+        for name in self.mounted(path):
+            with contextlib.suppress(ArtifactError):  # what cannot be opened is no other end
+                places += self.places(f"{path}/{name}", hopeful=True)
+        return [(place.fs, place.path) for place in places]
 
     def carrier(self, path: str) -> Carrier | None:
         """What moves many files faster, if the directory's store has such a thing."""
@@ -297,11 +306,22 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         reason: str | None = place.fs.unfit(place.path)
         return reason
 
+    def has_directories(self, path: str) -> bool:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        return bool(place.fs.has_directories(place.path))
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """What is said of the store where a path lies."""
         place = self.places(self._strip_protocol(path))[0]
         said: tuple[int | None, int | None] = place.fs.chunks(place.path)
         return said
+
+    def copies_within(self, path: str) -> bool:
+        """Whether the store where a path lies copies itself."""
+        place = self.places(self._strip_protocol(path))[0]
+        known: bool = place.fs.copies_within(place.path)
+        return known
 
     def ranged(self, path: str) -> bool:
         """Whether a part of a file comes without the rest of it."""
@@ -450,11 +470,18 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
                 await self._get_file(source, local)
                 await self._put_file(local, target)
         else:
-            await asyncio.to_thread(self._streamed, source, target)
+            stopped = threading.Event()  # a thread hears of nothing else
+            try:
+                await asyncio.to_thread(self._streamed, source, target, stopped)
+            finally:
+                stopped.set()
 
-    def _streamed(self, source: str, target: str) -> None:
+    def _streamed(self, source: str, target: str, stopped: threading.Event) -> None:
         with self.open(source, "rb") as old, self.open(target, "wb") as new:
-            shutil.copyfileobj(old, new, 2**22)
+            while (piece := old.read(2**22)) and not stopped.is_set():
+                new.write(piece)
+            if stopped.is_set():
+                new.abandon()
 
     # ---- Deleting ------------------------------------------------------------------------
 

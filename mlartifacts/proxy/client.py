@@ -48,6 +48,8 @@ _NO_URL = "the server gives something for a URL that is none"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # These ask for the same with the same method and body.
 _REPEATING = frozenset({307, 308})
+# Who says so takes it later.
+_BUSY = frozenset({429, 503})
 _ALWAYS = {**UNPACKED, "User-Agent": "mlartifacts"}
 
 Options = Mapping[str, Any]
@@ -123,6 +125,8 @@ class Client:
             total=None, sock_connect=wait and min(wait, _CONNECT_SECONDS), sock_read=wait
         )
         self._sessions = OfLoop(self._session)
+        # Where the last body that could not be sent again would have been taken.
+        self._moved = self.url
 
     @property
     def known(self) -> bool:
@@ -141,7 +145,9 @@ class Client:
         return self._sessions.again() if session.closed else session
 
     def _session(self) -> aiohttp.ClientSession:
+        wait = self._timeout.sock_read
         return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(socket_factory=network.sockets(wait)) if wait else None,
             # Not trust_env: see mlartifacts.network.
             timeout=self._timeout,
             # MLflow stores "x.csv.gz" as a packed "x.csv", whose bytes are wanted as they are.
@@ -156,6 +162,7 @@ class Client:
         *,
         headers: Options | None = None,
         body: Callable[[], AsyncIterator[bytes]] | None = None,
+        again: Callable[[], bool] | None = None,
         **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, and follow redirects.
@@ -168,6 +175,8 @@ class Client:
         headers : mapping, optional
         body : callable, optional
             Gives the bytes to send, from their start each time.
+        again : callable, optional
+            Whether it still can. Given, they go at once to where the last ones were redirected.
         **options
             aiohttp's.
 
@@ -175,12 +184,13 @@ class Client:
         ------
         Refused
             The answer is an error; one about ranges (416) is none. Of a store, :data:`STORE` is
-            its code.
+            its code. It is a redirect, and the bytes cannot be sent again: other ones can.
         aiohttp.ClientError, TimeoutError, OSError
             There is no answer. None shows a URL, which may be a presigned one.
         """
         own = url.startswith("/")
-        target = _url(self.url + url if own else url)
+        first = self.url if again is None else self._moved
+        target = _url(first + url if own else url)
         for _ in range(_HOPS):
             told = {**_ALWAYS, **(headers or {})}
             if own and self._authorization is not None and target.origin() == self._origin:
@@ -207,11 +217,21 @@ class Client:
                 ) as response:
                     if response.status not in _REDIRECTS or "Location" not in response.headers:
                         if response.status >= 400 and response.status != 416:
+                            if response.status not in _BUSY:
+                                self._forget(first)
                             raise await _refused(response, own)
                         yield response
                         return
                     target = self._redirected(method, target, response)
+                    if again is not None:
+                        whole = str(target)
+                        first = whole.removesuffix(url) if whole.endswith(url) else self.url
+                        self._moved = first
+                        if not again():
+                            reason = f"it is at {target.origin()} now, and all is to be sent again"
+                            raise Refused(response.status, "", reason)
             except aiohttp.ClientConnectorCertificateError as error:
+                self._forget(first)
                 who = AUTHORITY if own else _CA_BUNDLE
                 reason = (
                     f"{error.host}:{error.port} shows a certificate that is not trusted"
@@ -219,8 +239,10 @@ class Client:
                 )
                 raise ConnectionAbortedError(errno.ECONNABORTED, reason) from None
             except aiohttp.ClientConnectorError:
+                self._forget(first)
                 raise
             except aiohttp.ServerTimeoutError:
+                self._forget(first)
                 raise aiohttp.ServerTimeoutError("no answer in time") from None
             except aiohttp.InvalidURL:
                 raise wire.BadAnswer(_NO_URL) from None
@@ -231,12 +253,20 @@ class Client:
                 said = error.message.partition("\n")[0]
                 raise wire.BadAnswer(f"what answers speaks no HTTP: {said}") from None
             except aiohttp.ClientOSError as error:
+                self._forget(first)
                 if unread.failure is not None:
                     raise unread.failure from None
                 number = error.errno or errno.ECONNABORTED
+                if number == errno.ETIMEDOUT:  # it takes nothing any more
+                    raise aiohttp.ServerTimeoutError("no answer in time") from None
                 raise aiohttp.ClientOSError(number, os.strerror(number)) from None
             options.pop("params", None)
         raise OSError(errno.ELOOP, f"{self.url} redirects without end")
+
+    def _forget(self, moved: str) -> None:
+        """Begin where the server was named, which may say another place by now."""
+        if self._moved == moved:
+            self._moved = self.url
 
     def _redirected(
         self, method: str, asked: yarl.URL, response: aiohttp.ClientResponse
@@ -284,34 +314,53 @@ class Client:
             raise NotMLflow(errno.EPROTO, reason)
         return answer
 
-    async def persist(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def persist(
+        self, act: Callable[[], Awaitable[T]], again: Callable[[], bool] = lambda: True
+    ) -> T:
         """Do something, and again, as MLflow does, where it failed and another try may go well.
 
         Parameters
         ----------
         act : callable
             Begins from its start each time.
+        again : callable, optional
+            Whether it still can.
         """
         tries = 0
+
+        def is_last() -> bool:
+            return tries > self._patience.retries or not again()
+
         while True:
             tries += 1
             try:
                 return await act()
             except Refused as error:
-                if error.status not in TRANSIENT or tries > self._patience.retries:
+                if error.status not in TRANSIENT | _REPEATING or is_last():
                     raise
                 after = error.retry_after
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
                 # Who cannot be reached at all, or shows a wrong certificate, will not soon.
-                unreachable = isinstance(error, aiohttp.ClientConnectorError)
-                if unreachable or tries > self._patience.retries:
+                if isinstance(error, aiohttp.ClientConnectorError) or is_last():
                     raise
                 after = None
             except aiohttp.ClientPayloadError:
-                if tries > self._patience.retries:
+                if is_last():
                     raise
                 after = None
-            await asyncio.sleep(self._patience.wait(tries, after))
+            await self.pause(tries, after)
+
+    async def pause(self, tries: int, after: str | None) -> None:
+        """Wait before the next try, as long as MLflow does.
+
+        Parameters
+        ----------
+        tries : int
+            How often it failed.
+        after : str or None
+            When to ask again, in the server's words.
+        """
+        await asyncio.sleep(self._patience.wait(tries, after))
 
 
 class _Watched:

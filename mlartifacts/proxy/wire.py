@@ -1,14 +1,18 @@
 """The REST API of MLflow's artifact proxy: its routes and the shapes of its JSON.
 
-Both sides of the wire are to take them from here. MLflow documents the API in the sources of its
-server (``mlflow/server/handlers.py`` and ``artifact_router.py``, 3.17).
+Both sides of the wire take them from here: what one of them ``told()``, the other reads with
+``of()``. MLflow documents the API in the sources of its server (``mlflow/server/handlers.py`` and
+``artifact_router.py``, 3.17).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator, Mapping
+import ntpath
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlparse, urlsplit, urlunparse
@@ -18,9 +22,12 @@ __all__ = [
     "ARTIFACTS",
     "COMPLETE",
     "CREATE",
+    "IS_DIRECTORY",
     "MOST_PARTS",
     "PRESIGNED",
     "SERVER_INFO",
+    "UNSUPPORTED",
+    "Asked",
     "BadAnswer",
     "Capabilities",
     "Entry",
@@ -46,7 +53,13 @@ SERVER_INFO = "/api/3.0/mlflow/server-info"
 #: S3's and GCS' limit.
 MOST_PARTS = 10_000
 
-_UNSUPPORTED = "Multipart upload is not supported"
+#: How the messages begin of a server whose store takes no upload in parts,
+UNSUPPORTED = "Multipart upload is not supported"
+#: and what is in those about a file that is a directory.
+IS_DIRECTORY = "refers to a directory"
+
+_END_OF_TIME = 1e11
+_ON_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 class BadAnswer(OSError):
@@ -94,11 +107,22 @@ class Entry:
     is_dir : bool
     size : int
         In bytes; 0 for a directory.
+    modified : float or None
+        When it was last changed, in seconds since the epoch.
+    etag : str or None
+        What the header ``ETag`` says of the file.
+    checksums : mapping
+        Those of the file, in base 64, by the names of their algorithms.
+
+    The last three are told by this package's server alone; other clients do not mind them.
     """
 
     name: str
     is_dir: bool
     size: int
+    modified: float | None = None
+    etag: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     @_formed()
@@ -118,8 +142,37 @@ class Entry:
                 raise BadAnswer(f"the server lists {name!r}, which is no name of a file")
             # The server leaves zeros out, and writes sizes as text.
             is_dir = bool(each.get("is_dir"))
-            found.append(cls(name, is_dir, 0 if is_dir else int(each.get("file_size") or 0)))
+            if is_dir:
+                found.append(cls(name, True, 0))
+                continue
+            modified, etag = each.get("modified"), each.get("etag")
+            found.append(
+                cls(
+                    name,
+                    False,
+                    int(each.get("file_size") or 0),
+                    None if modified is None else _seconds(modified),
+                    None if etag is None else str(etag),
+                    {str(kind): str(value) for kind, value in each.get("checksums", {}).items()},
+                )
+            )
         return found
+
+    @staticmethod
+    def listing(entries: Iterable[Entry]) -> dict[str, Any]:
+        """The answer to who asks for a listing."""
+        files = []
+        for each in entries:
+            said = {
+                "path": each.name,
+                "is_dir": each.is_dir,
+                "file_size": None if each.is_dir else each.size,
+                "modified": each.modified,
+                "etag": each.etag,
+                "checksums": dict(each.checksums) or None,
+            }
+            files.append({key: value for key, value in said.items() if value is not None})
+        return {"files": files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +199,10 @@ class Presigned:
         """What a server answers."""
         size = answer.get("file_size")
         return cls(_url(answer), _headers(answer), None if size is None else int(size))
+
+    def told(self) -> dict[str, Any]:
+        """The answer to who asks for it."""
+        return {"url": self.url, "headers": dict(self.headers), "file_size": self.size}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +252,61 @@ class Upload:
         )
         return cls(answer.get("upload_id"), tuple(sorted(parts, key=lambda part: part.number)))
 
+    def told(self) -> dict[str, Any]:
+        """The answer to who begins it."""
+        credentials = [
+            {"part_number": each.number, "url": each.url, "headers": dict(each.headers)}
+            for each in self.parts
+        ]
+        return {"upload_id": self.upload_id, "credentials": credentials}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of an upload in parts: to begin, complete or drop it.
+
+    Attributes
+    ----------
+    name : str
+        The file's, in the directory that the route names.
+    num_parts : int
+        How many are to come; 1 unless said.
+    upload_id : str or None
+        Which upload, once it has begun.
+    parts : tuple of (int, str)
+        The parts that are there, and the ETag of each.
+    """
+
+    name: str
+    num_parts: int = 1
+    upload_id: str | None = None
+    parts: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def of(cls, body: Any) -> Asked:
+        """What a client asks.
+
+        Raises
+        ------
+        ValueError
+            It is of another form.
+        """
+        try:
+            path, upload_id = body["path"], body.get("upload_id")
+            # MLflow's client sends the whole path that the file has on its machine.
+            name = (ntpath if _ON_WINDOWS.match(path) else posixpath).basename(path)
+            parts = [(each["part_number"], each["etag"]) for each in body.get("parts", ())]
+            found = cls(name, body.get("num_parts", 1), upload_id or None, tuple(sorted(parts)))
+            numbers = [found.num_parts, *(number for number, _ in found.parts)]
+            texts = [found.upload_id or "", *(etag for _, etag in found.parts)]
+            if not all(type(each) is int and 1 <= each <= MOST_PARTS for each in numbers):
+                raise ValueError
+            if not all(each.isprintable() and each.isascii() for each in texts):
+                raise ValueError
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError("this asks for no upload in parts") from error
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -217,10 +329,24 @@ class Capabilities:
             answer.get("multipart_downloads_enabled") is True,
         )
 
+    def told(self) -> dict[str, Any]:
+        """What a server says of itself."""
+        return {
+            "multipart_uploads_enabled": self.uploads,
+            "multipart_downloads_enabled": self.downloads,
+        }
+
 
 def is_unsupported(status: int, message: str) -> bool:
     """Whether a server's error says that its store takes no upload in parts."""
-    return status == 501 or message.startswith(_UNSUPPORTED)
+    return status == 501 or message.startswith(UNSUPPORTED)
+
+
+def _seconds(value: Any) -> float:
+    """A time that a calendar has."""
+    if not abs(seconds := float(value)) < _END_OF_TIME:
+        raise ValueError
+    return seconds
 
 
 def _url(answer: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from mlartifacts.tracking.logical import split_model
 from mlartifacts.transfer.engine import Engine
 from mlartifacts.transfer.plan import refuse_names
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, unit
 from mlartifacts.transfer.verify import verify
 from mlartifacts.uri import redact
 
@@ -256,14 +256,8 @@ class _State:
 
 
 def _is_settled(modified: float | None, now: float) -> bool:
-    """Whether a change after `now` would show in the time of the last one.
-
-    Stores keep fractions of seconds, whole ones, minutes or days.
-    """
-    if modified is None:
-        return False
-    unit = next((unit for unit in (86400, 60, 1) if modified % unit == 0), 0)
-    return now - modified > unit + _MARGIN
+    """Whether a change after `now` would show in the time of the last one."""
+    return modified is not None and now - modified > unit(modified) + _MARGIN
 
 
 def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback | None) -> str:
@@ -279,7 +273,7 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
     with Progress(callback, size, len(files)) as progress:
         engine = Engine(source, target, progress, resume=False, hashed=True)
         moved, failures = engine.run({file.name: file for file in files.values()})
-    failures |= verify(source, target, [(each.file.name, each) for each in moved])
+    failures |= verify(target, [(each.file.name, each) for each in moved])
     if failures:
         raise TransferError(failures)
     return _hash(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))

@@ -2,13 +2,16 @@
 
 What travels is the names of files and the roots of both ends, never bytes and never a secret: a
 worker opens the stores as a user of its machine would, by its own environment. A batch whose
-worker is lost is moved again by another; files land whole, so that nothing is half done.
+worker is lost is moved again by another, as often as Dask's ``distributed.scheduler.
+allowed-failures`` says (3 unless set); files land whole, so that nothing is half done. A batch
+that nobody waits for any more, as the client was interrupted, ends as by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -25,8 +28,6 @@ __all__ = ["spread"]
 # A batch is the least that is lost with a worker, and the most that one of them waits for.
 _FILES = 256
 _SIZE = 512 * 2**20
-# How often a batch is begun again whose worker was lost.
-_AGAIN = 5
 
 _OF_FSSPEC = ("uri", "asynchronous", "skip_instance_cache")
 
@@ -73,7 +74,7 @@ def spread(
         )
     waiting = {}
     for batch in _batches(files):
-        future = client.submit(move_batch, *ends, batch, resume, retries=_AGAIN, pure=False)
+        future = client.submit(move_batch, *ends, batch, resume, pure=False)
         waiting[future] = batch
     failures: dict[str, Exception] = {}
     try:
@@ -117,15 +118,39 @@ def move_batch(
     ends = [End(*url_to_fs(uri, **options)) for uri, options in (source, target)]
     size = sum(file.size for file in files)
     with Progress(DEFAULT_CALLBACK, size, len(files)) as progress:
-        failures = move(ends[0], ends[1], files, progress, resume)
-    # A cause may hold what cannot travel (a connection, say).
+        failures = move(ends[0], ends[1], files, progress, resume, _waited_for())
     return {name: _alone(error) for name, error in failures.items()}
 
 
+def _waited_for() -> Callable[[], bool]:
+    """What says whether somebody waits for the task that runs: Dask does not stop one."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def is_waited_for() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    return is_waited_for
+
+
 def _alone(error: Exception) -> Exception:
-    if not isinstance(error, OSError):
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return OSError(error.errno, error.strerror, error.filename)
+    """An error without what cannot travel (a connection, say), or is not known where it arrives.
+
+    Its cause is not told: the errors of this package say themselves what was wrong.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror, error.filename)
+    of = type(error).__module__.partition(".")[0]
+    if of in {"builtins", "mlartifacts"}:
+        with contextlib.suppress(Exception):
+            same: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301  (our own)
+            if str(same) == str(error):
+                return same
+    text = f"{type(error).__name__}: {error}"
+    return OSError(text) if isinstance(error, OSError) else RuntimeError(text)
 
 
 def _described(end: End) -> tuple[str, dict[str, Any]]:

@@ -23,26 +23,33 @@ from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
-from mlartifacts.transfer.landing import Landing, growing
+from mlartifacts.promises import stoppable
+from mlartifacts.transfer.landing import Damaged, Landing, growing
 from mlartifacts.transfer.pool import Budget, Pool, Stopped
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, checksum_of
 
-__all__ = ["MEMORY", "Engine", "Moved"]
+__all__ = ["MEMORY", "Engine", "Moved", "again", "differs"]
 
 T = TypeVar("T")
 
 #: Bytes of files that are held in memory at once. With Python, the drivers and what an allocator
-#: keeps for the next piece, in an arena for each few threads, a process takes three times that.
-MEMORY = 80 * 2**20
+#: keeps for the next piece, in an arena for each few threads, a process takes twice that and more.
+MEMORY = 96 * 2**20
 
 # One request costs about as much as so many bytes, so that less is never asked for by itself.
 _PIECE = 8 * 2**20
+# Pieces of a large file that are on their way before one is taken: more where nobody copies them,
+# and fewer where other large files want their share of what may be held.
 _AHEAD = 4
-# Parts of an upload: drivers hold one, and the one that is being sent.
+_CARRIED_AHEAD = 8
+_LARGE_AT_ONCE = 3
+_KEPT = _PIECE // 2
+# Parts of an upload: drivers hold one and those that are being sent, in all so much twice.
 _BLOCK = 16 * 2**20
+# S3 takes 10,000. A part must be at hand for its checksum, so that the parts of what is larger than
+# 450 GB are more than the bound of memory: two of them are held then.
 _MOST_PARTS = 9000
-_PARTS_AHEAD = 6
 # Files and ranges at once. Most drivers' event loops gain nothing from more, but a carrier does:
 # its threads wait for the network, and not for each other.
 _AT_ONCE = 16
@@ -55,16 +62,21 @@ _READERS = 2
 # What is longer is read by a few threads alone: an allocator keeps what was freed for the thread
 # that took it, several pieces for each.
 _SHORT = 2**18
+# The same for drivers: of what is longer, the bound of memory lets no more files pass at once.
+_MEDIUM = 2**22
 
 _TRIES = 4
 _WAIT = 0.5
 _LONGEST_WAIT = 20.0
-# What another try may mend: a lost connection, a server that is busy, an answer cut short.
-_TRANSIENT = (ConnectionError, TimeoutError)
+# What another try may mend, besides a lost connection: a server that is busy, an answer cut short.
+# A wait that was in vain is not repeated: it was as long as the user had said.
 _TRANSIENT_NUMBERS = frozenset({errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTALE})
 
-# How long an interrupt waits for what is on its way, and then for what is to be removed.
-_LAST_SECONDS = 0.5
+# How long an interrupt waits for what is on its way, and then for what is to be removed: a second
+# in all, with what else there is to do.
+_LAST_SECONDS = 0.45
+# How often somebody is asked who may not want it any more.
+_LOOK = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +88,18 @@ class Moved:
     file : File
         As it was at the source.
     passed : mapping of Kind to Checksum
-        Of the bytes that passed; none where neither side has one to compare with, or the store
-        copied them itself.
+        Of the bytes that passed, or of the source where the store copied it itself; none where
+        there is none to compare with.
     arrived : bool
         The target has said that it holds just these bytes.
+    copied : bool
+        The store copied it itself, what it was by then.
     """
 
     file: File
     passed: Mapping[Kind, Checksum]
     arrived: bool = False
+    copied: bool = False
 
 
 class Engine:
@@ -100,6 +115,8 @@ class Engine:
         Bytes of files that are held at once.
     hashed : bool, default False
         Give the MD5 of each file also where neither side lists one to compare with.
+    is_wanted : callable, optional
+        Asked several times a second whether to go on; else it ends as by Ctrl-C.
     """
 
     def __init__(
@@ -110,24 +127,38 @@ class Engine:
         resume: bool,
         memory: int = MEMORY,
         hashed: bool = False,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> None:
         self._hashed = hashed
+        self._is_wanted = is_wanted
         self._source, self._target = source, target
         self._progress = progress
         self._resume = resume
         self._budget = Budget(memory)
+        self._memory = self._share = memory
         self._ranges = Pool(_RANGES_AT_ONCE)
         self._disk = Pool(_READERS)
         self._landing = Landing()
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
-        self._is_one = source.fs is target.fs and not source.is_local
+        self._is_one = (
+            source.fs is target.fs
+            and not source.is_local
+            and _copies_within(target.fs, target.root)
+            and _are_in_one_store(source, target)
+        )
         self._reader = None if self._is_one else _carrier(source)
         self._writer = None if self._is_one else _carrier(target)
         piece, block = _chunks(source)[0], _chunks(target)[1]
         self._block = min(_BLOCK, block or _BLOCK)
         self._piece = min(_PIECE, piece or _PIECE)
+        # A driver has copies of its own (of what it joins, of a body), and they are kept a while.
+        ends = [(source, self._reader), (target, self._writer)]
+        self._is_carried = all(end.is_local or carrier for end, carrier in ends)
+        self._copies = 2 if self._is_carried else 6
+        reads_singly = self._reader is not None or not target.is_local
+        self._together = 0 if reads_singly else getattr(source.fs, "files_together", 0)
         self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
@@ -143,16 +174,27 @@ class Engine:
         moved : list of Moved
         failures : dict of str to Exception
             By the name at the target.
+
+        Raises
+        ------
+        Stopped
+            It was not wanted any more.
         """
+        largest = max((file.size for file in files.values()), default=0)
+        large = sum(file.size > max(_PIECE, largest // 8) for file in files.values())
+        are_read = not self._source.is_local and not self._target.is_local
+        self._share = self._memory // (min(max(large, 1), _LARGE_AT_ONCE) * (1 + are_read))
         left = collections.deque(files.items())
+        together: collections.deque[tuple[str, File]] = collections.deque()
+        if self._together:
+            together.extend(each for each in left if each[1].size <= _SHORT)
+            left = collections.deque(each for each in left if each[1].size > _SHORT)
         moved: list[Moved] = []
         failures: dict[str, Exception] = {}
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(2 * at_once)
         working: list[concurrent.futures.Future[None]] = []
-        ends = [(self._source, self._reader), (self._target, self._writer)]
-        is_carried = all(end.is_local or carrier for end, carrier in ends)
-        far = _Far(at_once) if is_carried and (self._reader or self._writer) else None
+        far = _Far(at_once) if self._is_carried and (self._reader or self._writer) else None
 
         def begin() -> None:
             # A task for each thread and none for each file: to hand them out, and to be woken by
@@ -160,10 +202,21 @@ class Engine:
             asked = (left, moved, failures, far, begin)
             workers = range(min(at_once, len(left)))
             working.extend(pool.submit(self._work_off, *asked) for _ in workers)
+            workers = range(-(-min(at_once, len(together)) // (self._together or 1)))
+            working.extend(
+                pool.submit(self._work_off_together, together, moved, failures, singly)
+                for _ in workers
+            )
+
+        def singly(*file: Any) -> None:
+            working.append(pool.submit(self._settle, *file))
 
         try:
             begin()
             for worker in working:  # those that join them, too
+                while self._is_wanted and not concurrent.futures.wait([worker], _LOOK).done:
+                    if not self._is_wanted():
+                        raise Stopped
                 worker.result()
         except BaseException:
             left.clear()
@@ -189,14 +242,68 @@ class Engine:
             except IndexError:
                 return
             began = time.monotonic()
-            try:
-                moved.append(self._move(file, name))
-            except Exception as error:
-                failures[name] = error
-            self._progress.file_done()
+            self._settle(file, name, moved, failures)
             if far is not None and file.size <= _SHORT and far.is_found(time.monotonic() - began):
                 with contextlib.suppress(RuntimeError):  # no more threads: these do it
                     begin()
+
+    def _work_off_together(
+        self,
+        left: collections.deque[tuple[str, File]],
+        moved: list[Moved],
+        failures: dict[str, Exception],
+        singly: Callable[..., None],
+    ) -> None:
+        while True:
+            some: list[tuple[str, File]] = []
+            with contextlib.suppress(IndexError):
+                while len(some) < self._together:
+                    some.append(left.popleft())
+            if not some:
+                return
+            with contextlib.suppress(Stopped):
+                self._move_together(some, moved, failures, singly)
+
+    def _move_together(
+        self,
+        some: list[tuple[str, File]],
+        moved: list[Moved],
+        failures: dict[str, Exception],
+        singly: Callable[..., None],
+    ) -> None:
+        """Move small files that are read at once: a thread for each would wait for the others.
+
+        What could not be read is moved `singly`, which may have to wait.
+        """
+        with self._budget.holding(2 * sum(file.size for _, file in some)):
+            paths = [self._source.path(file.name) for _, file in some]
+            starts, ends = [0] * len(paths), [None] * len(paths)
+            came: list[Any]
+            try:
+                came = self._source.fs.cat_ranges(paths, starts, ends, on_error="return")
+            except Exception as error:
+                came = [error] * len(paths)
+            for (name, file), each in zip(some, came, strict=True):
+                if isinstance(each, bytes):
+                    self._settle(file, name, moved, failures, each)
+                else:
+                    self._budget.check()
+                    failed = each if isinstance(each, Exception) else None
+                    singly(file, name, moved, failures, failed)
+
+    def _settle(
+        self,
+        file: File,
+        name: str,
+        moved: list[Moved],
+        failures: dict[str, Exception],
+        came: bytes | Exception | None = None,
+    ) -> None:
+        try:
+            moved.append(self._move(file, name, came))
+        except Exception as error:
+            failures[name] = error
+        self._progress.file_done()
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
@@ -211,14 +318,16 @@ class Engine:
 
     # ---- One file ----------------------------------------------------------------------------
 
-    def _move(self, file: File, name: str) -> Moved:
+    def _move(self, file: File, name: str, came: bytes | Exception | None) -> Moved:
+        """Move a file, of which the bytes may have come, or the first try to read it failed."""
         tries = 0
         while True:
             tries += 1
             self._budget.check()
             passed = self._progress.passing()
             try:
-                return self._once(file, name, passed)
+                given, came = came, None
+                return self._once(file, name, passed, given)
             except Stopped:
                 raise
             except Exception as error:
@@ -228,29 +337,33 @@ class Engine:
                 changed = isinstance(error, OSError) and error.errno == errno.ESTALE
             if changed:
                 file = self._source.file(file.name)
-            longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
-            time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
+            _wait(tries)
 
-    def _once(self, file: File, name: str, passed: Any) -> Moved:
+    def _once(self, file: File, name: str, passed: Any, came: bytes | Exception | None) -> Moved:
         if copy := self._within(file, name):
-            copy()
+            with stoppable() as stop, self._abandoning(stop):
+                copy()
             passed(file.size)
-            return Moved(file, {})
+            listed = file.checksum
+            is_sure = listed is not None and listed.certain
+            made = {listed.kind: listed} if listed and is_sure else {}
+            return Moved(file, made, copied=True)
         target = self._target.path(name)
         if file.size > _PIECE:
             file = self._asked(file)
         hasher = Hasher(self._kinds(file, target))
         if file.size <= _PIECE:
-            with self._budget.holding(2 * file.size):  # a driver has a copy of its own
-                data = self._whole(file)
+            with self._budget.holding(self._copies * file.size if came is None else 0):
+                data = self._whole(file, came)
                 for piece in data:
                     hasher.update(piece)
+                made = hasher.checksums()
+                self._compare(file, made, target)
                 said = self._put(target, data)
                 passed(file.size)
-            made = hasher.checksums()
             return Moved(file, made, arrived=matching(said, made) is True)
         _keep_memory()
-        with self._budget.holding(self._held(target)):
+        with self._budget.holding(self._held(target, file.size)):
             if self._target.is_local:
                 self._download(file, target, hasher, passed)
             elif self._writes(target):
@@ -267,18 +380,29 @@ class Engine:
         if (one := self._source.where(file.name)) is None:
             return None
         other = self._target.where(name, writing=True)
-        if other is None or one[0] is not other[0]:
+        if other is None or one[0] is not other[0] or not _copies_within(*other):
             return None
         return functools.partial(one[0].cp_file, one[1], other[1])
 
-    def _held(self, target: str) -> int:
+    def _held(self, target: str, size: int) -> int:
         """Bytes of a large file that are held while it moves."""
-        read = 1 if self._source.is_local else _AHEAD + 1
+        read = 1 if self._source.is_local else self._ahead(_PIECE, self._reader) + 1
         if self._target.is_local:
             return read * _PIECE
         if self._writes(target):
-            return (read + _PARTS_AHEAD) * _PIECE
-        return read * _PIECE + 2 * _BLOCK
+            part, ahead = self._parts(size)
+            # The piece at hand is one of the part that is gathered.
+            return (read - 1) * _PIECE + (ahead + 1) * part
+        return read * _PIECE + 2 * max(_BLOCK, _part(size))
+
+    def _ahead(self, piece: int, carrier: Carrier | None) -> int:
+        """How many pieces of a large file are on their way: not more than its share."""
+        return max(min(self._share // piece - 1, _CARRIED_AHEAD if carrier else _AHEAD), 1)
+
+    def _parts(self, size: int) -> tuple[int, int]:
+        """Bytes of each part of a file, and how many are on their way: fewer of larger ones."""
+        part = max(_PIECE, _part(size))
+        return part, self._ahead(part, self._writer)
 
     def _asked(self, file: File) -> File:
         """A large file with what its store says of it when it is asked, and not in a listing."""
@@ -312,18 +436,21 @@ class Engine:
             return carrier.read(path, start, end, version)
         return [self._source.fs.cat_file(path, start, end)]
 
-    def _whole(self, file: File) -> list[Any]:
+    def _whole(self, file: File, came: bytes | Exception | None) -> list[Any]:
         path = self._source.path(file.name)
-        if self._source.is_local:
+        if isinstance(came, Exception):
+            raise came
+        if isinstance(came, bytes):
+            data: list[Any] = [came]
+        elif self._source.is_local:
             data = [_by(self._disk, file.size, _contents, path, file.size + 1)]
         elif carrier := self._reads(path):
             asked = (path, 0, file.size, file.version, True)
             data = _by(self._ranges, file.size, carrier.read, *asked)
         else:
-            data = [self._source.fs.cat_file(path)]
+            data = [_by(self._ranges, file.size, self._source.fs.cat_file, path, most=_MEDIUM)]
         if (size := sum(map(len, data))) != file.size:
-            reason = f"it had {file.size} bytes when it was listed, and has {size}"
-            raise OSError(errno.ESTALE, reason, path)
+            raise _resized(path, file.size, size)
         return data
 
     def _put(self, target: str, data: list[Any]) -> Checksum | None:
@@ -338,7 +465,7 @@ class Engine:
 
     def _carry(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         assert self._writer is not None
-        part = max(_PIECE, -(-file.size // _MOST_PARTS))
+        part, ahead = self._parts(file.size)
 
         def pieces() -> Iterator[bytes]:
             for piece in self._pieces(file, 0):
@@ -346,9 +473,10 @@ class Engine:
                 yield piece
                 passed(len(piece))
             self._is_unchanged(file)
+            self._compare(file, hasher.checksums(), target)
 
         with self._abandoning(functools.partial(self._writer.abandon, target)):
-            self._writer.write_pieces(target, pieces(), part, _PARTS_AHEAD)
+            self._writer.write_pieces(target, pieces(), part, ahead)
 
     @contextlib.contextmanager
     def _abandoning(self, abandon: Callable[[], None]) -> Iterator[None]:
@@ -362,8 +490,8 @@ class Engine:
                 self._open.discard(abandon)
 
     def _stream(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
-        block = max(self._block, -(-file.size // _MOST_PARTS))
-        writer = self._target.fs.open(target, "wb", block_size=block)
+        block = max(self._block, _part(file.size))
+        writer = self._target.fs.open(target, "wb", block_size=block, size=file.size)
         with self._abandoning(writer.abandon):
             try:
                 for piece in self._pieces(file, 0):
@@ -371,6 +499,7 @@ class Engine:
                     writer.write(bytes(piece))
                     passed(len(piece))
                 self._is_unchanged(file)
+                self._compare(file, hasher.checksums(), target)
             except BaseException:
                 writer.abandon()
                 raise
@@ -391,6 +520,7 @@ class Engine:
                 local.write(piece)
                 passed(len(piece))
             self._is_unchanged(file)
+            self._compare(file, hasher.checksums(), target)
 
     def _before(self, local: Any, file: File, hasher: Hasher) -> int:
         """How many bytes came before; they are hashed again."""
@@ -412,10 +542,11 @@ class Engine:
             return
         waiting: collections.deque[tuple[int, concurrent.futures.Future[list[Any]]]]
         waiting = collections.deque()
+        ahead = self._ahead(self._piece, self._reads(path))
         begins = iter(range(start, file.size, self._piece))
         try:
             while True:
-                while len(waiting) < _AHEAD and (begin := next(begins, None)) is not None:
+                while len(waiting) < ahead and (begin := next(begins, None)) is not None:
                     end = min(begin + self._piece, file.size)
                     ask = self._ranges.submit(self._range, path, begin, end, file.version)
                     waiting.append((end - begin, ask))
@@ -434,6 +565,8 @@ class Engine:
     def _read(self, path: str, file: File, start: int) -> Iterator[bytes]:
         left = file.size - start
         with open(path, "rb") if self._source.is_local else self._source.fs.open(path) as whole:
+            if (size := getattr(whole, "size", None)) not in {None, file.size}:
+                raise _resized(path, file.size, size)
             whole.seek(start)
             while left:
                 self._budget.check()
@@ -445,13 +578,30 @@ class Engine:
                 yield piece
 
     def _is_unchanged(self, file: File) -> None:
-        """Refuse a file that was replaced while its ranges were read."""
+        """Refuse a file that was replaced since it was listed; the next try takes the new one."""
         path = self._source.path(file.name)
         if file.version is not None and self._reads(path):
             return  # each range was asked of that version
         now = self._source.file(file.name)
         if now.size != file.size or not _is_same(now, file):
             raise OSError(errno.ESTALE, "it changed while it was read", path)
+
+    def _compare(self, file: File, made: Mapping[Kind, Checksum], target: str) -> None:
+        """Refuse bytes that are not what their store lists, before they get their name."""
+        if differs(self._source, file.name, file.checksum, made):
+            self._is_unchanged(file)  # they may be right, and a new file's
+            reason = "other bytes were read than are stored (their checksum differs)"
+            raise Damaged(errno.EIO, f"{reason}: they were not kept", target)
+
+
+def differs(end: End, name: str, listed: Checksum | None, made: Mapping[Kind, Checksum]) -> bool:
+    """Whether a file is of other bytes than a checksum was `made` of.
+
+    What a store lists need not be a checksum: then the file is read.
+    """
+    if listed is None or matching(listed, made) is not False:
+        return False
+    return listed.certain or checksum_of(end, name, listed.kind) != made[listed.kind]
 
 
 class _Far:
@@ -476,9 +626,9 @@ class _Far:
             return self._left == 0 and self._quickest > _FAR
 
 
-def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any) -> T:
+def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any, most: int = _SHORT) -> T:
     """What a read gives, by a thread of `pool` unless it is short."""
-    return read(*args) if size <= _SHORT else pool.submit(read, *args).result()
+    return read(*args) if size <= most else pool.submit(read, *args).result()
 
 
 def _contents(path: str, most: int) -> bytes:
@@ -495,9 +645,21 @@ def _keep_memory() -> None:
     """Have the C library keep some of the memory that is freed, for the next piece.
 
     glibc gives it back to the system, and takes new pages that must be cleared, unless a large
-    block was freed before: that took a third of the CPU time of a download.
+    block was freed before. Twice that block is then kept for each few threads, which is why it is
+    no larger: every transfer has new threads, so that a process that goes on held half a gigabyte
+    after some.
     """
-    bytearray(2 * _PIECE)
+    bytearray(_KEPT)
+
+
+def _resized(path: str, listed: int, size: int) -> OSError:
+    reason = f"it had {listed} bytes when it was listed, and has {size}"
+    return OSError(errno.ESTALE, reason, path)
+
+
+def _part(size: int) -> int:
+    """The least that a part of a file may be: a store takes so many."""
+    return -(-size // _MOST_PARTS)
 
 
 def _chunks(end: End) -> tuple[int | None, int | None]:
@@ -507,6 +669,19 @@ def _chunks(end: End) -> tuple[int | None, int | None]:
 def _is_ranged(fs: Any, path: str) -> bool:
     """Whether a range of a file can be asked for, and does not come with all before it."""
     return not hasattr(fs, "ranged") or fs.ranged(path)
+
+
+def _copies_within(fs: Any, path: str) -> bool:
+    """Whether a store copies a file itself, so that its bytes do not pass here."""
+    return not hasattr(fs, "copies_within") or bool(fs.copies_within(path))
+
+
+def _are_in_one_store(*ends: End) -> bool:
+    """Whether ends of one filesystem lie in one store, which those of a logical one need not."""
+    fs = ends[0].fs
+    if not hasattr(fs, "everywhere"):
+        return True
+    return len({id(store) for end in ends for store, _ in fs.everywhere(end.root)}) == 1
 
 
 def _carrier(end: End) -> Carrier | None:
@@ -533,7 +708,27 @@ def _is_same(one: File, other: File) -> bool:
     return int(one.modified) == int(other.modified)
 
 
+def again(act: Callable[[], T]) -> T:
+    """Do something, and where that fails for a reason that may pass, a few times more."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return act()
+        except Exception as error:
+            if tries >= _TRIES or not _is_transient(error):
+                raise
+        _wait(tries)
+
+
+def _wait(tries: int) -> None:
+    longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
+    time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
+
+
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, _TRANSIENT):
+    if isinstance(error, Damaged):
+        return False
+    if isinstance(error, ConnectionError):
         return True
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS

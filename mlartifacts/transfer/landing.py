@@ -18,9 +18,13 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Landing", "growing"]
+__all__ = ["Damaged", "Landing", "growing"]
 
 _WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+class Damaged(OSError):
+    """Other bytes came than were sent: none of them is of use."""
 
 
 class Landing:
@@ -91,8 +95,9 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
     version : str
         What the bytes are of: those of another version are removed.
     keep : bool
-        Leave what came for the next time where an exception ends this one. Who finds another
-        process or thread at it begins a file of its own, which is not kept.
+        Leave what came for the next time where an exception ends this one, unless it is
+        :class:`Damaged`. Who finds another process or thread at it begins a file of its own,
+        which is not kept.
 
     Raises
     ------
@@ -114,8 +119,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
                 with open(part, "ab+" if keep else "wb+") as local:
                     yield local
                 os.replace(part, target)
-        except BaseException:
-            if not keep:
+        except BaseException as error:
+            if not keep or isinstance(error, Damaged):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
             raise

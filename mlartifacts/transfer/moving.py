@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Mapping
 
-from mlartifacts.transfer.engine import Engine
+from mlartifacts.transfer.engine import Engine, again
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.transfer.verify import Short, verify
@@ -13,7 +15,12 @@ __all__ = ["move"]
 
 
 def move(
-    source: End, target: End, files: Iterable[File], progress: Progress, resume: bool
+    source: End,
+    target: End,
+    files: Iterable[File],
+    progress: Progress,
+    resume: bool,
+    is_wanted: Callable[[], bool] | None = None,
 ) -> dict[str, Exception]:
     """Move files, and look whether they arrived; what did not in full is moved once more.
 
@@ -21,20 +28,26 @@ def move(
     -------
     dict of str to Exception
         The files that did not, by name.
+
+    Raises
+    ------
+    Stopped
+        It was not wanted any more.
     """
+
+    def once(files: Mapping[str, File]) -> dict[str, Exception]:
+        engine = Engine(source, target, progress, resume, is_wanted=is_wanted)
+        moved, failures = engine.run(files)
+        return failures | verify(target, [(each.file.name, each) for each in moved])
+
     by_name = {file.name: file for file in files}
-    failures = _once(source, target, by_name, progress, resume)
-    again = {name: by_name[name] for name, error in failures.items() if isinstance(error, Short)}
-    if not again:
+    failures = once(by_name)
+    short = {name: by_name[name] for name, error in failures.items() if isinstance(error, Short)}
+    if not short:
         return failures
-    for file in again.values():
+    for name, file in short.items():
         progress.add(-file.size)
-    others = {name: error for name, error in failures.items() if name not in again}
-    return others | _once(source, target, again, progress, resume)
-
-
-def _once(
-    source: End, target: End, files: Mapping[str, File], progress: Progress, resume: bool
-) -> dict[str, Exception]:
-    moved, failures = Engine(source, target, progress, resume).run(files)
-    return failures | verify(source, target, [(each.file.name, each) for each in moved])
+        with contextlib.suppress(OSError):  # who moves it is told
+            short[name] = again(functools.partial(source.file, name))
+    others = {name: error for name, error in failures.items() if name not in short}
+    return others | once(short)

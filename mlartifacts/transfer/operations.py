@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -14,8 +16,9 @@ from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
-from mlartifacts.transfer.plan import Choice, Overwrite, compare, refuse_names
+from mlartifacts.transfer.plan import Choice, Overwrite, compare, near, refuse_names
 from mlartifacts.transfer.progress import Progress
+from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
 from mlartifacts.transfer.trees import End, File
 
 if TYPE_CHECKING:
@@ -41,12 +44,15 @@ class Report:
         The names that were left as they are.
     size : int
         Bytes that were moved.
+    deleted : tuple of str
+        The names that :func:`sync` deleted, as its source has them not.
     """
 
     place: str
     moved: tuple[str, ...]
     skipped: tuple[str, ...]
     size: int
+    deleted: tuple[str, ...] = ()
 
 
 def upload(
@@ -55,7 +61,7 @@ def upload(
     *,
     include: Patterns = (),
     exclude: Patterns = (),
-    overwrite: Overwrite = "always",
+    overwrite: Overwrite | None = None,
     resume: bool = False,
     dry_run: bool = False,
     callback: Callback | None = None,
@@ -73,11 +79,13 @@ def upload(
     include, exclude : str or iterable of str, optional
         Patterns over the relative names (``*.parquet``, ``data/**``): move those that match one
         of `include`, if there is any, and none of `exclude`.
-    overwrite : {"always", "never", "newer", "different"}, default "always"
-        Which of the files that are there already are written again.
+    overwrite : {"always", "never", "newer", "different"}, optional
+        Which of the files that are there already are written again: all of them; none; those
+        that are newer here; those that have another size, or another MD5 where both sides list
+        one, or are newer here where they do not. All unless given, and with `resume` what is
+        different.
     resume : bool, default False
-        Do not move again what is there already: what has the same size, and the same MD5 where
-        both sides list one, or is not older there.
+        Do not move again what is there already.
     dry_run : bool, default False
         Move nothing, and say what would be moved.
     callback : fsspec.callbacks.Callback, optional
@@ -119,7 +127,7 @@ def download(
     *,
     include: Patterns = (),
     exclude: Patterns = (),
-    overwrite: Overwrite = "always",
+    overwrite: Overwrite | None = None,
     resume: bool = True,
     dry_run: bool = False,
     callback: Callback | None = None,
@@ -136,7 +144,8 @@ def download(
     include, exclude, overwrite, dry_run, callback, **options
         As for :func:`upload`.
     resume : bool, default True
-        Do not fetch again what is there already, and go on with a large file that broke off.
+        Do not fetch again what is there already, unless `overwrite` says so, and go on with a
+        large file that broke off.
 
     Returns
     -------
@@ -181,7 +190,7 @@ def copy(
     *,
     include: Patterns = (),
     exclude: Patterns = (),
-    overwrite: Overwrite = "always",
+    overwrite: Overwrite | None = None,
     resume: bool = True,
     dry_run: bool = False,
     callback: Callback | None = None,
@@ -192,7 +201,8 @@ def copy(
     """Copy an artifact, or what is in a directory of artifacts, from one URI to another.
 
     A store copies within itself where its driver can; otherwise the bytes pass through this
-    machine's memory, and not over its disk.
+    machine's memory, and not over its disk: but for a large file of a web server that gives no
+    ranges, which is kept in a temporary one.
 
     Parameters
     ----------
@@ -257,16 +267,20 @@ def sync(
     Returns
     -------
     Report
-        Of what was copied.
+        Of what was copied, and deleted.
 
     Raises
     ------
-    FileNotFoundError, InvalidURI, TransferError
-        As for :func:`upload`.
+    FileNotFoundError, TransferError
+        As for :func:`upload`; of `delete`, as for :func:`delete`.
+    InvalidURI
+        As for :func:`upload`; with `delete`, the source lies in the target, by whichever names, or
+        may: then nothing is deleted. Where no name tells, an empty file is put into the target for
+        a moment, and looked for in the source.
     """
     one, other = _end(source, source_options or {}), _end(target, target_options or {})
     choice = Choice(include, exclude)
-    if delete and one.lies_in(other):
+    if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
     report = _transfer(
         one,
@@ -278,8 +292,18 @@ def sync(
         dry_run=dry_run,
         callback=callback,
     )
-    if delete and not dry_run and one.is_directory():
-        _remove(other, _extra(other, choice, {*report.moved, *report.skipped}))
+    if delete and one.is_directory():
+        kept = {*report.moved, *report.skipped}
+        there: Mapping[str, File] = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            there = other.own()
+        if "" in there and not other.has_directories:
+            there = other.below()
+        doomed = _extra(other, there, choice, kept)
+        if doomed and not dry_run:
+            refuse_source(one, other, doomed)
+            remove(other, doomed)
+        return dataclasses.replace(report, deleted=tuple(doomed))
     return report
 
 
@@ -314,7 +338,8 @@ def delete(
     InvalidURI
         It is the root of this machine's disk.
     TransferError
-        Some files could not be deleted, each with its cause.
+        Some files could not be deleted, each with its cause: that of all where nobody answers any
+        more, and under ``""`` that of a directory which stays.
     """
     end, choice = _end(uri, options), Choice(include, exclude)
     if end.is_local and os.path.dirname(end.real()) == end.real():
@@ -323,44 +348,21 @@ def delete(
     doomed = choice.among(files, end)
     if not dry_run:
         if choice.is_of_all:
-            _remove_whole(end, is_file="" in files)
+            remove_whole(end, files)
         else:
-            _remove(end, sorted(doomed))
+            remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
     return Report(str(end), tuple(sorted(doomed)), kept, size)
 
 
-def _remove_whole(end: End, is_file: bool) -> None:
-    """Delete a place with all that is in it, but of a bucket or a root only that."""
-    if is_file or "/" in end.root.rstrip("/"):
-        end.fs.rm(end.root, recursive=not is_file)
-        return
-    for entry in end.fs.ls(end.root, detail=True):
-        end.fs.rm(entry["name"], recursive=entry["type"] == "directory")
-
-
-def _extra(end: End, choice: Choice, kept: set[str]) -> list[str]:
+def _extra(end: End, there: Mapping[str, File], choice: Choice, kept: set[str]) -> list[str]:
     """What is there and is not kept, under its name or by a link that leads to it."""
-    try:
-        names = choice.among(end.own(), end)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    names = choice.among(there, end)
     real = End(end.fs, end.real())
     same = {real.real(name) for name in kept}
     kept = {*kept, ""}  # an object of the directory's name is not in it
     return sorted(name for name in names if name not in kept and real.path(name) not in same)
-
-
-def _remove(end: End, names: list[str]) -> None:
-    failures: dict[str, BaseException] = {}
-    for name in names:
-        try:
-            end.fs.rm_file(end.path(name))
-        except Exception as error:
-            failures[name] = error
-    if failures:
-        raise TransferError(failures)
 
 
 def _transfer(
@@ -369,7 +371,7 @@ def _transfer(
     *,
     into: bool,
     choice: Choice,
-    overwrite: Overwrite,
+    overwrite: Overwrite | None,
     resume: bool,
     dry_run: bool,
     callback: Callback | None,
@@ -377,15 +379,20 @@ def _transfer(
 ) -> Report:
     files = source.files()
     if "" in files and (into or target.is_directory()):
-        refuse_names([source.name], target)
+        refuse_names([source.name], target, dry_run)
         target = End(target.fs, target.path(source.name))
     if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
     files = choice.among(files, source)
-    refuse_names(list(files), target)
-    there: Mapping[str, File] = {}
-    if overwrite != "always" or resume:
-        there = target.there(files)
+    refuse_names(list(files), target, dry_run)
+    if overwrite is None:
+        overwrite = "different" if resume else "always"
+    there = {} if overwrite == "always" else target.there(files)
+    if overwrite in ("newer", "different"):
+        files, there = (
+            files | source.asked(near(files, there, overwrite)),
+            there | target.asked(near(there, files, overwrite)),
+        )
 
     def same(one: File, other: File) -> bool | None:
         # A listed one first: without it, there is nothing to compare.
@@ -396,7 +403,7 @@ def _transfer(
         made = far.checksum(near, listed.kind)
         return None if made is None else made == listed
 
-    plan = compare(files, there, overwrite, resume, same)
+    plan = compare(files, there, overwrite, same)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fsspec.utils import glob_translate
 
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, unit
+from mlartifacts.writing import temporary_beside
 
-__all__ = ["Choice", "Overwrite", "Plan", "compare", "refuse_names"]
+__all__ = ["Choice", "Overwrite", "Plan", "compare", "near", "refuse_names"]
 
 Overwrite = Literal["always", "never", "newer", "different"]
 Patterns = str | Iterable[str]
 Same = Callable[[File, File], bool | None]
-
-_LONGEST_STEP = 255
-_WINDOWS = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,6 @@ def compare(
     source: Mapping[str, File],
     target: Mapping[str, File],
     overwrite: Overwrite = "different",
-    resume: bool = False,
     same: Same | None = None,
 ) -> Plan:
     """What of `source` must be moved so that `target` has it.
@@ -117,8 +115,6 @@ def compare(
     overwrite : {"always", "never", "newer", "different"}
         Of what both have: move all; none; what is newer in the source; what has another size
         or checksum, or is newer in the source where there is no checksum to compare.
-    resume : bool, default False
-        With ``"always"``: do not move again what is the same.
     same : callable, optional
         Whether two files of one name and size have the same checksum; ``None`` where nobody knows.
 
@@ -130,8 +126,6 @@ def compare(
     if overwrite not in get_args(Overwrite):
         known = ", ".join(get_args(Overwrite))
         raise InvalidConfig(f"overwrite={overwrite!r}: it takes one of {known}.")
-    if overwrite == "always" and resume:
-        overwrite = "different"
     moves: list[File] = []
     skipped: list[File] = []
     for name, file in source.items():
@@ -140,6 +134,24 @@ def compare(
         (moves if is_moved else skipped).append(file)
     moves.sort(key=lambda file: file.size, reverse=True)
     return Plan(tuple(moves), tuple(skipped))
+
+
+def near(files: Mapping[str, File], others: Mapping[str, File], overwrite: Overwrite) -> list[str]:
+    """What is listed by the minute or the day, and may be newer or older than it seems by that.
+
+    A version says more than a time, and a size where what is different is to be moved.
+    """
+    found = []
+    for name, file in files.items():
+        other = others.get(name)
+        if other is None or file.modified is None or other.modified is None:
+            continue
+        if file.version is not None or (overwrite == "different" and file.size != other.size):
+            continue
+        own = unit(file.modified)
+        if own > 1 and max(own, unit(other.modified)) > abs(file.modified - other.modified):
+            found.append(name)
+    return found
 
 
 def _replaces(
@@ -165,55 +177,66 @@ def _is_newer(file: File, there: File) -> bool:
     return int(file.modified) > int(there.modified)
 
 
-def refuse_names(names: Sequence[str], end: End) -> None:
+def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     """Refuse, by name, what an end cannot hold.
+
+    Parameters
+    ----------
+    names : sequence of str
+    end : End
+    dry_run : bool, default False
+        Write nothing to find out, so that what folds case may not be known.
 
     Raises
     ------
     InvalidURI
         A name would leave the root, by a link that is there too, is too long or has characters
         that the end does not know, is a directory's as well, or a device's, or differs from
-        another only by the case of its letters where the end takes these for one.
+        another only by the case of its letters where a disk takes these for one. What a server
+        does not say (SFTP's and FTP's the length, nobody's the case) is not known.
     """
-    taken: dict[str, str] = {}
-    directories: set[str] = set()
-    folds = end.is_local and _folds_case(end.root)
     for name in names:
         steps = name.split("/") if name else []
         if any(step in {"", ".", ".."} for step in steps):
             raise InvalidURI(f"The name {name!r} has an empty step, '.' or '..'.")
-        if reason := _unfit(end, name, steps):
+        if reason := end.unfit(name):
             raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
-        if not end.is_local:
-            continue
-        directories.update("/".join(steps[:depth]) for depth in range(1, len(steps)))
-        same = name.casefold() if folds else name
-        if same in taken:
-            raise InvalidURI(f"{end} takes {taken[same]!r} and {name!r} for one name.")
-        taken[same] = name
-    if both := sorted(directories & set(names)):
+    directories = sorted({above for name in names for above in _above(name)})
+    if end.has_directories and (both := sorted(set(directories) & set(names))):
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
-    if end.is_local and os.path.lexists(end.root):
-        root = end.real()
-        for name in (*sorted(directories), *names):
-            if reason := _taken(root, end.path(name)):
+    disk = end.physical()
+    if not disk.is_local:
+        return
+    for folder, one, other in nearly_equal([*directories, *names]):
+        if _folds_case(_deepest(disk.path(folder)), dry_run):
+            raise InvalidURI(f"{end} takes {one!r} and {other!r} for one name.")
+    if os.path.lexists(disk.root):
+        root = disk.real()
+        for name in (*directories, *names):
+            if reason := _taken(root, disk.path(name)):
                 raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
 
 
-def _unfit(end: End, name: str, steps: list[str]) -> str | None:
-    if end.is_local:
-        if long := next((s for s in steps if len(os.fsencode(s)) > _LONGEST_STEP), None):
-            return f"{long[:20]!r}... has more than {_LONGEST_STEP} bytes"
-        longest = os.pathconf("/", "PC_PATH_MAX") if os.name == "posix" else None
-        if longest is not None and len(os.fsencode(end.path(name))) >= longest:
-            return "the path is too long"
-        if "\0" in name:
-            return "it has a NUL"
-        if os.name == "nt" and (bad := next((s for s in steps if _WINDOWS.search(s)), None)):
-            return f"Windows knows no {bad!r}"
-        return None
-    unfit = getattr(end.fs, "unfit", None)
-    return None if unfit is None else unfit(end.path(name))
+def _above(name: str) -> Iterator[str]:
+    """The directories that a file lies in."""
+    while name := name.rpartition("/")[0]:
+        yield name
+
+
+def nearly_equal(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Names in one directory that differ by the case of their letters alone.
+
+    Yields
+    ------
+    (str, str, str)
+        The directory, and two of the names.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for name in names:
+        folder, _, step = name.rpartition("/")
+        other = seen.setdefault((folder, step.casefold()), name)
+        if other != name:
+            yield folder, other, name
 
 
 def _taken(root: str, path: str) -> str | None:
@@ -232,9 +255,33 @@ def _taken(root: str, path: str) -> str | None:
     return "a device or a pipe is there"
 
 
-def _folds_case(root: str) -> bool:
-    """Whether a disk takes upper and lower case for one, as macOS and Windows mostly do."""
-    while not os.path.exists(root):
-        root = os.path.dirname(root)
-    other = root.swapcase()
-    return other != root and os.path.exists(other) and os.path.samefile(root, other)
+def _deepest(folder: str) -> str:
+    """A directory, or the nearest one above it that is there."""
+    while not os.path.isdir(folder) and folder != (above := os.path.dirname(folder)):
+        folder = above
+    return folder
+
+
+def _folds_case(folder: str, dry_run: bool = False) -> bool:
+    """Whether a directory takes upper and lower case for one, as macOS's and Windows' mostly do.
+
+    It is asked about what is in it, or by a file: the directories above may lie on another disk.
+    """
+    names: set[str] = set()
+    with contextlib.suppress(OSError):  # it may be written to, and not read, or is not there
+        names.update(os.listdir(folder))
+    for name in names:
+        other = name.swapcase()
+        if name.isascii() and other != name:
+            return other not in names and os.path.lexists(os.path.join(folder, other))
+    if dry_run:
+        return False
+    probe = temporary_beside(f"{folder}/")
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        return False  # nothing else lands there, either
+    try:
+        return os.path.lexists(os.path.join(folder, os.path.basename(probe).swapcase()))
+    finally:
+        os.unlink(probe)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -18,7 +20,7 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool
 from mlartifacts.writing import is_temporary
 
-__all__ = ["End", "File", "checksum_of"]
+__all__ = ["End", "File", "checksum_of", "unit"]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
@@ -111,17 +113,71 @@ class End:
         return root.rstrip("/").rpartition("/")[2]
 
     def physical(self) -> End:
-        """The same place in the store that a logical one lies in, where it must be there."""
-        found = self.where("")
-        return self if found is None else End(*found)
+        """The same place in a store, which of a logical one is where it is written."""
+        return self.everywhere()[0]
 
-    def lies_in(self, other: End) -> bool:
-        """Whether it is another end, or below it."""
-        one, other = self.physical(), other.physical()
-        if not (one.fs is other.fs or (one.is_local and other.is_local)):
+    @property
+    def has_directories(self) -> bool:
+        """Whether no file in a directory may have the name of a directory in it."""
+        return hasattr(self.fs, "has_directories") and self.fs.has_directories(self.root)
+
+    def unfit(self, name: str) -> str | None:
+        """Why it cannot hold a name; ``None`` where it can, as far as is known."""
+        reason: str | None = None
+        if hasattr(self.fs, "unfit"):
+            reason = self.fs.unfit(self.path(name))
+        return reason
+
+    def lies_in(self, other: End, perhaps: bool = False) -> bool:
+        """Whether it is another end, or below it, however the two were named and opened.
+
+        Parameters
+        ----------
+        other : End
+        perhaps : bool, default False
+            Say so where it may be: servers may show each login a root of its own, and a store
+            may not say what its servers are.
+        """
+        pairs = itertools.product(self.everywhere(), other.everywhere())
+        return any(
+            _have_the_same(one.fs, above.fs, perhaps) and one._is_below(above)
+            for one, above in pairs
+        )
+
+    def everywhere(self) -> list[End]:
+        """Itself, or the places in stores where what lies at a logical one may be."""
+        if not hasattr(self.fs, "everywhere"):
+            return [self]
+        return [End(*place) for place in self.fs.everywhere(self.root)]
+
+    def _is_below(self, other: End) -> bool:
+        # As it is written, too: who logs in otherwise may not be told where links lead.
+        pairs = ((self.real(), other.real()), (self._followed(), other._followed()))
+        for path, above in pairs:
+            above = above.rstrip("/")
+            if f"{path}/".startswith(f"{above}/" if above or other.root else ""):
+                return True
+        if not self.is_local or not other.is_local or not os.path.exists(other.root):
             return False
-        above = other.real().rstrip("/")
-        return f"{one.real()}/".startswith(f"{above}/" if above or other.root else "")
+        # Two names of one directory: another case of the letters, a mount of a part of a disk.
+        path = self.real()
+        parents = [each for each in (Path(path), *Path(path).parents) if each.exists()]
+        return any(parent.samefile(other.root) for parent in parents)
+
+    def _followed(self) -> str:
+        """The path, with its links followed where the store says where they lead."""
+        if self.is_local or not hasattr(self.fs, "realpath"):
+            return self.real()
+        path, rest = self.root, ""
+        while path:
+            try:
+                return f"{self.fs.realpath(path)}{rest}"
+            except (FileNotFoundError, NotADirectoryError):  # it is not there yet
+                path, _, step = path.rpartition("/")
+                rest = f"/{step}{rest}"
+            except OSError:
+                break
+        return self.root
 
     def real(self, name: str = "") -> str:
         """The path of a file, links in it followed where they are this machine's."""
@@ -157,14 +213,8 @@ class End:
             return {name: self.file(name) for name in names if not is_temporary(name)}
         infos = self._listed() if entries is None else self._named(entries)
         unknown = [name for name, info in infos.items() if info["size"] is None]
-        pool = Pool(min(len(unknown), _ASKED_AT_ONCE))
-        asked = {name: pool.submit(self.file, name) for name in unknown}
-        pool.close()
         files = {name: File.listed(name, info) for name, info in infos.items()}
-        for name, file in asked.items():
-            with contextlib.suppress(OSError):  # who reads it is told
-                files[name] = file.result()
-        return files
+        return files | self.asked(unknown)
 
     def _listed(self, follow: bool = True) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
@@ -224,11 +274,44 @@ class End:
         status = os.lstat(self.root)
         return {"": File("", status.st_size, status.st_mtime)}
 
+    def below(self) -> dict[str, File]:
+        """Every file below it, also where an object has its name."""
+        found = self._named(self.fs.find(self.root, detail=True))
+        found.pop(self.root, None)  # given where there is nothing else
+        return {name: File.listed(name, info) for name, info in found.items()}
+
+    def inside(self, folder: str) -> dict[str, File]:
+        """The files in a directory by its name, without what is below, and of which it says all.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such directory.
+        """
+        entries = self.fs.ls(self.path(folder), detail=True)
+        files = {each["name"]: each for each in entries if each["type"] != "directory"}
+        named = self._named(files)
+        return {n: File.listed(n, info) for n, info in named.items() if info["size"] is not None}
+
     def checksum(self, file: File, kind: Kind) -> Checksum | None:
         """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
         if file.checksum is not None and file.checksum.kind == kind:
             return file.checksum
         return checksum_of(self, file.name, kind) if self.is_local else None
+
+    def asked(self, names: Collection[str]) -> dict[str, File]:
+        """Files by their own entries, which may say more than a listing; but for those that fail.
+
+        Who reads such a one is told.
+        """
+        pool = Pool(min(len(names), _ASKED_AT_ONCE))
+        asked = {name: pool.submit(self.file, name) for name in names}
+        pool.close()
+        files: dict[str, File] = {}
+        for name, file in asked.items():
+            with contextlib.suppress(OSError):
+                files[name] = file.result()
+        return files
 
     def file(self, name: str) -> File:
         """One file, as it is now."""
@@ -236,6 +319,23 @@ class End:
             return self._measured(name, self.fs.info(self.path(name)))
         status = os.stat(self.path(name))
         return File(name, status.st_size, status.st_mtime)
+
+
+def unit(modified: float) -> int:
+    """What a time of a listing seems to be told in, in seconds: days, minutes, seconds or less."""
+    return next((unit for unit in (86400, 60, 1) if modified % unit == 0), 0)
+
+
+def _have_the_same(one: Any, other: Any, perhaps: bool) -> bool:
+    """Whether two filesystems have, or perhaps have, the same files under the same paths."""
+    if one is other or (isinstance(one, LocalFileSystem) and isinstance(other, LocalFileSystem)):
+        return True
+    if not hasattr(one, "store") or one.store is not getattr(other, "store", None):
+        return False
+    names, others = one.servers(), other.servers()
+    if not names or not others:
+        return perhaps
+    return bool(names & others) and (perhaps or not one.roots_by_login)
 
 
 def checksum_of(end: End, name: str, kind: Kind) -> Checksum:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 from collections.abc import Iterable, Mapping
 
-from mlartifacts.checksums import Checksum, matching
-from mlartifacts.transfer.engine import Moved
-from mlartifacts.transfer.trees import End, File, checksum_of
+from mlartifacts.transfer.engine import Moved, again, differs
+from mlartifacts.transfer.pool import Pool
+from mlartifacts.transfer.trees import End, File
 
 __all__ = ["Short", "verify"]
 
 # Files that are sooner asked about one by one than by a listing of all that is there.
 _ASKED_ONE_BY_ONE = 3
+# Directories that are sooner listed each than with all else that is there, unless one listing has
+# all of it.
+_FOLDERS_AT_ONCE = 16
 
 
 class Short(OSError):
-    """Not all bytes arrived: a connection was lost in a way that its server took for the end."""
+    """Not just these bytes arrived, and nobody did wrong.
+
+    A connection was lost in a way that its server took for the end; or what the store copied itself
+    had been replaced before.
+    """
 
 
-def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
+def verify(target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
     The size always; a checksum where the bytes passed here and a store lists one. What a store
@@ -29,7 +37,7 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
 
     Parameters
     ----------
-    source, target : End
+    target : End
     moved : iterable of (str, Moved)
         By the name at the target.
 
@@ -44,7 +52,9 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
     gone: OSError | None = None
     if len(asked) > _ASKED_ONE_BY_ONE and not target.is_local:
         try:
-            listed = _listed(target)
+            listed = again(lambda: _listed(target, asked))
+        except PermissionError:
+            pass  # who may write may look at each
         except OSError as error:
             gone = error  # it is each file's: nobody says what arrived
     failures: dict[str, Exception] = {}
@@ -52,37 +62,42 @@ def verify(source: End, target: End, moved: Iterable[tuple[str, Moved]]) -> dict
         try:
             if gone is not None and not each.arrived:
                 raise gone
-            there = each.file if each.arrived else listed.get(name) if listed else target.file(name)
-            _compare(source, target, name, each, there)
+            there = each.file if each.arrived else listed.get(name)
+            if there is None:  # or its directory is a link, which a listing does not follow
+                there = again(functools.partial(target.file, name))
+            _compare(target, name, each, there)
         except Exception as error:
             failures[name] = error
     return failures
 
 
-def _listed(target: End) -> Mapping[str, File]:
-    with contextlib.suppress(FileNotFoundError):
-        return target.files()
-    return {}
+def _listed(target: End, names: Iterable[str]) -> Mapping[str, File]:
+    """What is in the directories of some files; where those are many, all that is there."""
+    folders = {name.rpartition("/")[0] for name in names}
+    is_flat = getattr(target.fs, "lists_flat", False)
+    if len(folders) > (1 if is_flat else _FOLDERS_AT_ONCE):
+        with contextlib.suppress(FileNotFoundError):
+            return target.own()
+        return {}
+    pool = Pool(len(folders))
+    asked = [pool.submit(target.inside, folder) for folder in folders]
+    pool.close()
+    found: dict[str, File] = {}
+    for each in asked:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found |= each.result()
+    return found
 
 
-def _compare(source: End, target: End, name: str, moved: Moved, there: File | None) -> None:
+def _compare(target: End, name: str, moved: Moved, there: File) -> None:
     path = target.path(name)
-    if there is None:
-        raise OSError(errno.EIO, "it is not there after it was written", path)
     reason, kind = None, OSError
     if there.size != moved.file.size:
         reason, kind = f"{there.size} bytes arrived of {moved.file.size}", Short
-    elif _differs(target, name, there.checksum, moved):
+    elif differs(target, name, there.checksum, moved.passed):
         reason = "other bytes arrived than were sent (their checksum differs)"
-    elif _differs(source, moved.file.name, moved.file.checksum, moved):
-        reason = "other bytes were read than are stored (their checksum differs)"
+        kind = Short if moved.copied else OSError
     if reason is not None:
         with contextlib.suppress(FileNotFoundError):
             target.fs.rm_file(path)
         raise kind(errno.EIO, f"{reason}: the copy was removed", path)
-
-
-def _differs(end: End, name: str, listed: Checksum | None, moved: Moved) -> bool:
-    if listed is None or matching(listed, moved.passed) is not False:
-        return False
-    return listed.certain or checksum_of(end, name, listed.kind) != moved.passed[listed.kind]

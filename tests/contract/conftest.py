@@ -24,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "harbour" not in metafunc.fixturenames:
+    chosen_by_itself = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "harbour" not in metafunc.fixturenames or "harbour" in chosen_by_itself:
         return
     asked = metafunc.config.getoption("--store", default=None)
     marks = {mark.name for mark in metafunc.definition.iter_markers()}

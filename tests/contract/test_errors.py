@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.server
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -305,6 +306,25 @@ def test_server_that_hangs(
             assert time.monotonic() - before < 20
             assert caught.value.filename
             assert_no_secret(caught.value, harbour)
+
+
+@pytest.mark.over_http
+@pytest.mark.writes
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems wait for as long as they like")
+def test_server_that_takes_nothing(
+    harbour: Harbour, hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than the system's buffers hold, which no answer is waited for yet."""
+    place = harbour.elsewhere(hanging_server.host, hanging_server.port)
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    with set_for(place, monkeypatch) as options:
+        fs, path = mlartifacts.url_to_fs(place.uri, **{**harbour.options, **options})
+        before = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            fs.pipe_file(path, b"x" * 30_000_000)
+        assert time.monotonic() - before < 20
+        assert caught.value.filename
+        assert_no_secret(caught.value, harbour)
 
 
 # ---- URIs that cannot be used ------------------------------------------------------------

@@ -10,6 +10,8 @@ import json
 import os
 import random
 import signal
+import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -25,13 +27,17 @@ from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.filesystems.mlflow_artifacts.bodies import IN_MEMORY
 from mlartifacts.proxy import wire
+from mlartifacts.transfer import engine
 from tests.servers import mlflow_server as mlflow_server_module
 from tests.servers import reverse_proxy
 from tests.servers.fixtures import started
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
+from tests.servers.process import wait_until
 from tests.servers.reverse_proxy import Answer, Request, Reverse
+from tests.servers.silent import Hanging
 from tests.servers.tcp_proxy import Proxy, proxied
 
 pytestmark = pytest.mark.xdist_group("mlflow")
@@ -319,9 +325,187 @@ def test_a_part_that_breaks_off_is_sent_again(
     local = tmp_path / "large"
     local.write_bytes(LARGE)
     fs, root = located(base)
-    fs.put_file(str(local), f"{root}/large", callback=Hook(store.cut, 6_000_000))
+    store.cut_after_sent = 6_000_000  # one of the three parts is whole by then, at most
+    fs.put_file(str(local), f"{root}/large")
     assert fs.cat_file(f"{root}/large") == LARGE
+    assert store.cuts == 1
     assert len([r for r in store.requests if "partNumber" in r.target]) > 3
+
+
+# ---- Writes that are told their size -----------------------------------------------------
+
+TOLD = LARGE + LARGE[::-1]
+
+
+@pytest.fixture(params=["parts", "one request"])
+def told(
+    request: pytest.FixtureRequest,
+    front: Reverse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """How such a write goes, with no disk to keep it on."""
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", str(2**30))
+    if request.param == "one request":
+        monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no disk"))
+    return str(request.param)
+
+
+def write_told(fs: Any, path: str, data: bytes, size: int = len(TOLD)) -> None:
+    with fs.open(path, "wb", size=size) as file:
+        for start in range(0, len(data), 5_000_000):
+            assert file.tell() == start
+            file.write(data[start : start + 5_000_000])
+
+
+def test_what_is_told_its_size_is_sent_as_it_comes(
+    told: str, front: Reverse, store: Proxy, base: str, tmp_path: Path
+) -> None:
+    fs, root = located(base)
+    write_told(fs, f"{root}/large", TOLD)
+    assert len(front.asked("PUT")) == (told == "one request")
+    parts = [request for request in store.requests if "partNumber" in request.target]
+    sizes = sorted(int(request.headers["content-length"]) for request in parts)
+    if told == "parts":  # else they are the server's own
+        assert sizes == [len(TOLD) - 2 * 2**23, 2**23, 2**23]
+    assert fs.cat_file(f"{root}/large") == TOLD
+    fs.cp_file(f"{root}/large", f"{root}/copy")
+    assert fs.cat_file(f"{root}/copy") == TOLD
+    (tmp_path / "local").write_bytes(TOLD)
+    mlartifacts.upload(tmp_path / "local", f"runs:/{base.split('/')[2]}/moved")
+    assert fs.cat_file(f"{root}/moved") == TOLD
+
+
+@pytest.mark.parametrize("how", ["short", "long", "left by an exception", "refused"])
+def test_what_is_told_its_size_and_fails(
+    told: str, how: str, front: Reverse, moto_server: Moto, on_s3: MlflowServer, base: str
+) -> None:
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/file", b"old")
+    if how == "refused":
+        front.answer = lambda request: (
+            Answer(403, b"no") if request.method == "PUT" or "/complete/" in request.path else None
+        )
+    size = len(TOLD) + {"short": 1, "long": -1}.get(how, 0)
+    with pytest.raises((OSError, ZeroDivisionError)) as caught:
+        if how == "left by an exception":
+            with fs.open(f"{root}/file", "wb", size=size) as file:
+                file.write(LARGE)
+                raise ZeroDivisionError
+        write_told(fs, f"{root}/file", TOLD, size)
+    if how != "left by an exception":
+        assert caught.value.filename == f"{root}/file"  # type: ignore[union-attr]
+        assert isinstance(caught.value, PermissionError) is (how == "refused")
+    front.answer = lambda request: None
+    assert fs.cat_file(f"{root}/file") == b"old"
+    assert len(front.asked("POST", "/mpu/abort/")) == (told == "parts")
+    bucket = urllib.parse.urlsplit(on_s3.artifacts).netloc
+    uploads = ElementTree.fromstring(moto_server.request("GET", f"/{bucket}?uploads"))
+    assert not [each for each in uploads.iter() if each.tag.endswith("UploadId")]
+
+
+def test_what_is_held_is_sent_again(told: str, front: Reverse, store: Proxy, base: str) -> None:
+    """A part; and the whole, until more than its beginning has passed."""
+    with proxied(front.url) as server:
+        fs, root = located(base, tracking_uri=server.url)
+        line = store if told == "parts" else server
+        line.cut_after_sent = 1_000_000
+        with fs.open(f"{root}/large", "wb", size=len(TOLD)) as file:
+            file.write(TOLD[:3_000_000])
+            wait_until(lambda: line.cuts == 1, "a line that breaks")
+            file.write(TOLD[3_000_000:])
+        assert fs.cat_file(f"{root}/large") == TOLD
+
+        line.cut_after_sent = 20_000_000
+        if told == "parts":
+            write_told(fs, f"{root}/again", TOLD)
+            return
+        with pytest.raises(ConnectionError) as caught:
+            write_told(fs, f"{root}/again", TOLD)
+        assert caught.value.filename == f"{root}/again"
+        assert not fs.exists(f"{root}/again")
+
+
+@pytest.mark.parametrize("then", ["longer parts", "one request"])
+def test_bytes_that_come_before_the_server_says_how_they_go(
+    front: Reverse, base: str, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for room, of which there is more as soon as it is known."""
+    fs, root = located(base)
+    if then == "longer parts":
+        monkeypatch.setattr(wire, "MOST_PARTS", 2)
+    with fs.open(f"{root}/large", "wb", size=len(TOLD)) as file:
+
+        def late(request: Request) -> Answer | None:
+            if "server-info" in request.path:
+                wait_until(lambda: file.tell() == IN_MEMORY, "all that is held before")
+            refused = then == "one request" and "/mpu/create/" in request.path
+            return Answer(404, b"<!doctype html>") if refused else None
+
+        front.answer = late
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(file.write, TOLD)
+            try:
+                writing.result(20)
+            except TimeoutError:
+                file.abandon()
+                raise
+    assert len(front.asked("PUT")) == (then == "one request")
+    assert fs.cat_file(f"{root}/large") == TOLD
+
+
+def test_a_write_that_waits_for_its_parts_can_be_abandoned(
+    front: Reverse, store: Proxy, base: str
+) -> None:
+    fs, root = located(base)
+    with fs.open(f"{root}/large", "wb", size=3 * len(TOLD)) as file:
+        file.write(LARGE)
+        wait_until(lambda: any("partNumber" in r.target for r in store.requests), "a part")
+        store.swallow = True
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(file.write, TOLD + TOLD)
+            try:
+                wait_until(lambda: store.bytes_to_server > 20_000_000, "what is held")
+                store.swallow = False  # the server needs it, too
+            finally:
+                file.abandon()
+            with pytest.raises(OSError, match="abandoned") as caught:
+                writing.result(5)
+    assert caught.value.filename == f"{root}/large"
+    assert len(front.asked("POST", "/mpu/abort/")) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems wait for as long as they like")
+def test_a_server_that_takes_nothing(
+    hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", str(2**30))
+    fs, path = located("mlflow-artifacts:/file", tracking_uri=hanging_server.url)
+    for write in (lambda: fs.pipe_file(path, TOLD), lambda: write_told(fs, path, TOLD)):
+        before = time.monotonic()
+        with pytest.raises(TimeoutError, match="in time") as caught:
+            write()
+        assert time.monotonic() - before < 10
+        assert caught.value.filename == path
+
+
+def test_a_server_that_has_all_before_it_was_sent(
+    front: Reverse, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+    fs, root = located(base)
+    fs.pipe_file(f"{root}/large", TOLD)
+    front.hasty = True
+    copy = lambda: asyncio.run_coroutine_threadsafe(  # noqa: E731
+        asyncio.wait_for(fs._cp_file(f"{root}/large", f"{root}/copy"), 20), fs.loop
+    ).result(30)
+    for write in (copy, lambda: write_told(fs, f"{root}/copy", TOLD)):
+        with pytest.raises(OSError, match="before it was sent"):
+            write()
+    front.hasty = False
+    assert not fs.exists(f"{root}/copy")
 
 
 def test_an_upload_that_the_store_refuses(front: Reverse, base: str) -> None:
@@ -604,6 +788,76 @@ def test_redirects(
             assert direct.cat_file(f"{root}/file") == b"data"
         assert {request.headers.get("Authorization") for request in there.requests} == {None}
         assert all("Authorization" in request.headers for request in here.requests)
+
+
+def test_a_large_file_is_redirected(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What passed is sent again by who has it, and what comes next goes there at once."""
+    monkeypatch.setattr(engine, "_WAIT", 0.02)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "told to one alone")
+    large = tmp_path / "large"
+    large.write_bytes(TOLD)
+    with (
+        reverse_proxy.serve(mlflow_server.url) as there,
+        reverse_proxy.serve(mlflow_server.url) as here,
+    ):
+        here.answer = lambda request: (
+            Answer(307, headers={"Location": there.url + request.path})
+            if request.method == "PUT"
+            else None
+        )
+        base = mlflow_server.new_root()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", here.url)
+        fs, root = located(base)
+        mlartifacts.upload(large, f"{base}/one")
+        mlartifacts.upload(large, f"{base}/two")
+        assert (len(here.asked("PUT")), len(there.asked("PUT"))) == (1, 2)
+        assert {"Authorization" in request.headers for request in there.requests} == {False}
+
+        # Its own copies too; and who takes nothing any more is not asked for ever.
+        there.answer = lambda request: Answer(410)
+        with pytest.raises(OSError, match="says 410"):
+            write_told(fs, f"{root}/three", TOLD)
+        there.answer = lambda request: None
+        fs.cp_file(f"{root}/two", f"{root}/three")
+        assert (len(here.asked("PUT")), len(there.asked("PUT"))) == (2, 4)
+        here.answer = lambda request: None
+        assert fs.cat([f"{root}/one", f"{root}/two", f"{root}/three"]) == {
+            f"{root}/{name}": TOLD for name in ("one", "two", "three")
+        }
+
+
+def test_a_busy_server_is_waited_for_before_a_large_file_passes_again(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as MLflow says, and not as a transfer does."""
+    monkeypatch.setattr(engine, "_WAIT", 0.02)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    (tmp_path / "large").write_bytes(TOLD)
+    busy = iter([{"Retry-After": "1"}, *[{}] * 6])
+    times = []
+
+    base = mlflow_server.new_root()
+    with reverse_proxy.serve(mlflow_server.url) as front:
+
+        def answer(request: Request) -> Answer | None:
+            if not front.asked("PUT"):
+                return None
+            times.append(time.monotonic())
+            headers = next(busy, None)
+            return None if headers is None else Answer(503, b"busy", headers)
+
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
+        fs, root = located(base)
+        front.answer = answer
+        mlartifacts.upload(tmp_path / "large", f"{base}/large")
+        assert len(front.asked("PUT")) == 2
+        assert len(front.asked("GET", "server-info")) == 7
+        assert fs.cat_file(f"{root}/large") == TOLD
+    sent, asked = times[0], times[1]
+    assert asked - sent > 1, "as the server says"
 
 
 def test_a_redirect_to_plain_text_is_refused(

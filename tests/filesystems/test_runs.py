@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -12,10 +13,12 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidURI
+from mlartifacts.transfer.trees import End
 from tests.servers import reverse_proxy
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
 from tests.servers.reverse_proxy import Answer, Request, Reverse
+from tests.servers.tcp_proxy import proxied
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 
@@ -94,6 +97,83 @@ def test_what_is_deleted_is_gone(server: MlflowServer) -> None:
     fs.pipe_file(f"{root}/model/MLmodel", b"again")
     fs.rm(root, recursive=True)
     assert fs.find(root) == []
+
+
+def test_sync_does_not_delete_a_model_that_a_run_shows(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    run = server.new_run()
+    uri = new_model(server, run, "model")
+    for source in (uri, f"runs:/{run['run_id']}/model", f"models:/{uri.split('/')[-2]}"):
+        with pytest.raises(InvalidURI, match="lies in"):
+            mlartifacts.sync(source, f"runs:/{run['run_id']}", delete=True)
+    with pytest.raises(InvalidURI, match="lies in"):
+        mlartifacts.sync(f"runs:/{run['run_id']}", uri.rpartition("/models/")[0], delete=True)
+    assert mlartifacts.download(uri, tmp_path / "got").joinpath("MLmodel").exists()
+
+
+def test_sync_tries_each_place_of_a_run(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that it shows may be what is to be deleted, where no name says so."""
+    run = server.new_run()
+    uri = new_model(server, run, "model")
+    monkeypatch.setattr(End, "lies_in", lambda *_, **__: False)
+    models = f"{uri.rpartition('/models/')[0]}/models"
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        mlartifacts.sync(f"runs:/{run['run_id']}", models, delete=True)
+    assert mlartifacts.download(uri, tmp_path / "got").joinpath("MLmodel").exists()
+
+
+def test_copies_between_runs(
+    server: MlflowServer, moto_server: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store copies what lies in it, models too; the rest is moved as between any two stores."""
+    for name, value in moto_server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mlartifacts.tracking.resolver.FRESH_SECONDS", 0.0)
+    places = [f"s3://{moto_server.new_bucket()}", f"s3://{moto_server.new_bucket()}"]
+    experiments = map(server.new_experiment, (*places, tmp_path.as_uri()))
+    runs = [server.new_run(each) for each in experiments]
+    here, there, disk = (f"runs:/{run['run_id']}" for run in runs)
+    with mlartifacts.open(f"{here}/large", "wb") as file:
+        file.write(bytes(9_000_000))
+    new_model(server, runs[0], "model")
+    copied, carried = "x-amz-copy-source", "x-amz-checksum-sha256"
+
+    def writes(source: str, target: str) -> list[tuple[str, str]]:
+        """What S3 was sent, each with the header that tells how."""
+        with proxied(moto_server.url) as wire, monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_S3_ENDPOINT_URL", wire.url)
+            mlartifacts.copy(source, target)
+        return sorted(
+            (each.target.rpartition("/")[2].partition("&")[0], header)
+            for each in wire.requests
+            for header in {copied, carried} & each.headers.keys()
+        )
+
+    assert writes(here, f"{there}/a") == [("MLmodel", copied), ("large", copied)]
+    assert writes(here, disk) == []
+    parts = [("large?partNumber=1", carried), ("large?partNumber=2", carried)]
+    assert writes(disk, f"{there}/b") == [("MLmodel", carried), *parts]
+    fs, root = mlartifacts.url_to_fs(there)
+    names = [f"{above}/{name}" for above in "ab" for name in ("large", "model/MLmodel")]
+    assert fs.find(root) == [f"{root}/{name}" for name in names]
+
+
+def test_an_upload_beside_a_model_that_cannot_be_opened(
+    server: MlflowServer, front: Reverse, tmp_path: Path
+) -> None:
+    """In a store that nobody here knows, say: nothing of it is asked for."""
+    run = server.new_run()
+    uri = new_model(server, run, "model")
+    front.damage = lambda body: body.replace(json.dumps(uri)[1:-1].encode(), b"dbfs:/model")
+    (tmp_path / "metrics.txt").write_bytes(b"1")
+    mlartifacts.upload(tmp_path, f"runs:/{run['run_id']}")
+    fs, path = mlartifacts.url_to_fs(f"runs:/{run['run_id']}/metrics.txt")
+    assert fs.cat_file(path) == b"1"
+    with pytest.raises(InvalidURI, match="dbfs"):
+        mlartifacts.upload(tmp_path, f"runs:/{run['run_id']}/model")
 
 
 @pytest.mark.parametrize("name", ["x%41y", "databricks"])

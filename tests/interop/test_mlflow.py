@@ -14,7 +14,7 @@ from tests.interop.conftest import stores
 pytestmark = pytest.mark.filterwarnings("default")
 
 #: The stores that MLflow has a client for, of packages that are installed beside it.
-CLIENTS = ("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs")
+CLIENTS = ("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "artifact-server")
 
 FILES = {
     "model/MLmodel": b"flavors: {}\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import http.client
 import http.server
 import socket
@@ -21,12 +22,19 @@ _OF_CONNECTIONS = frozenset({"connection", "transfer-encoding", "keep-alive", "c
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked; the path without the prefix, and the body's beginning."""
+    """What was asked; the path without the prefix, and the body's beginning.
+
+    Attributes
+    ----------
+    sha256
+        Of what arrived of the body.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     begin: bytes = b""
+    sha256: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Reverse:
         Gives what arrives of a body, of a request or of its answer (``bytes``).
     whole_urls
         Whether it is asked as a network's proxy is; the host is not heeded.
+    hasty
+        Whether it says that a write went well before any of it came.
     """
 
     def __init__(self, target: str, prefix: str, tls: Any = None) -> None:
@@ -61,12 +71,19 @@ class Reverse:
         self.answer: Callable[[Request], Answer | None] = lambda request: None
         self.damage: Callable[[bytes], bytes] = lambda body: body
         self.whole_urls = False
+        self.hasty = False
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_one(self) -> None:
+                if outer.hasty and self.command == "PUT":
+                    self._reply(Answer())
+                    self.close_connection = True
+                    while self.rfile.read1():
+                        pass
+                    return
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if outer.whole_urls:
                     self.path = "/" + self.path.split("/", 3)[3]
@@ -74,9 +91,11 @@ class Reverse:
                     self._reply(Answer(404, b"nothing here"))
                     return
                 path = self.path.removeprefix(prefix)
-                request = Request(self.command, path, dict(self.headers), body[:1000])
+                arrived = outer.damage(body)
+                digest = hashlib.sha256(arrived).digest()
+                request = Request(self.command, path, dict(self.headers), body[:1000], digest)
                 outer.requests.append(request)
-                answer = outer.answer(request) or self._ask(request, body)
+                answer = outer.answer(request) or self._ask(request, arrived)
                 with contextlib.suppress(ConnectionError):  # the client has heard enough
                     self._reply(answer)
 
@@ -102,8 +121,7 @@ class Reverse:
                 connection = http.client.HTTPConnection(parts.netloc, timeout=60)
                 headers = {n: v for n, v in request.headers.items() if n.lower() != "host"}
                 with contextlib.closing(connection):
-                    sent = outer.damage(body) or None
-                    connection.request(request.method, request.path, sent, headers)
+                    connection.request(request.method, request.path, body or None, headers)
                     response = connection.getresponse()
                     kept = {
                         name: value
@@ -122,7 +140,8 @@ class Reverse:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                if self.command == "HEAD":
+                if self.command == "HEAD" or answer.status in {204, 304}:
+                    # No body may follow: its bytes would be the next answer's beginning.
                     self.end_headers()
                 elif answer.chunked:
                     self.send_header("Transfer-Encoding", "chunked")

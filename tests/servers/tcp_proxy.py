@@ -158,8 +158,8 @@ class Proxy:
         How many connections were accepted.
     bytes_to_client, bytes_to_server
         What passed, heads included.
-    delay
-        Seconds to wait before each piece goes to the client.
+    delay, drag
+        Seconds to wait before each piece goes to the client, and to the server.
     swallow
         Keep back everything that the server answers, as a network that lost the way back.
     cut_after
@@ -196,7 +196,7 @@ class Proxy:
         self.connections = 0
         self.bytes_to_client = 0
         self.bytes_to_server = 0
-        self.delay = 0.0
+        self.delay = self.drag = 0.0
         self.swallow = False
         self.cut_after: int | None = None
         self.cut_after_sent: int | None = None
@@ -220,7 +220,7 @@ class Proxy:
         with self._lock:
             self.requests.clear()  # the list that open connections add to
             self.connections = self.bytes_to_client = self.bytes_to_server = 0
-            self.delay, self.swallow, self.cuts = 0.0, False, 0
+            self.delay, self.drag, self.swallow, self.cuts = 0.0, 0.0, False, 0
             self.cut_after = self.cut_after_sent = self.most = None
 
     def methods(self) -> list[str]:
@@ -301,6 +301,8 @@ class Proxy:
         client, server = relay.client, relay.server
         try:
             while data := client.recv(1 << 16):
+                if self.drag:
+                    time.sleep(self.drag)
                 with self._lock:
                     data, self.cut_after_sent, all_ = _before(data, self.cut_after_sent)
                     data, one = relay.take(data, self.most)

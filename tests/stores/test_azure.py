@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import gc
 import json
@@ -24,9 +25,11 @@ from azure.storage.blob import (
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.promises import stoppable
 from mlartifacts.stores.azure import STORE
 from mlartifacts.uri import parse
-from tests.servers import tcp_proxy
+from tests.servers import reverse_proxy, tcp_proxy
+from tests.servers.reverse_proxy import Answer
 
 KEY = "bm90IHRoZSBrZXk="  # base64, as keys are; no server knows it
 STRING = f"DefaultEndpointsProtocol=https;AccountName=account;AccountKey={KEY}"
@@ -575,6 +578,36 @@ def test_settings_of_content(fs, container, raw):
         file.write(b"x" * 2**21)
     for blob in raw.list_blobs():
         assert blob.content_settings.content_type == "text/x-test"
+
+
+def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, monkeypatch):
+    """Azure may take its time for a copy, and leaves an empty blob where that is ended."""
+    raw.upload_blob("old", b"x")
+    asked = threading.Event()
+    pending = {"x-ms-copy-id": "an-id", "x-ms-copy-status": "pending", "ETag": '"1"'}
+
+    def answer(request):
+        headers = {name.lower() for name in request.headers}
+        if request.method == "PUT" and "x-ms-copy-source" in headers:
+            return Answer(202, b"", pending)
+        if request.method == "HEAD":
+            asked.set()
+            return Answer(200, b"", {**pending, "x-ms-blob-type": "BlockBlob"})
+        return Answer(204 if request.method == "PUT" else 202)
+
+    with reverse_proxy.serve(azurite.url) as front:
+        string = azurite.connection_string.replace(azurite.url, front.url)
+        fs = mlartifacts.filesystem("az", connection_string=string)
+        front.answer = answer
+        with stoppable() as stop:
+            stopper = threading.Thread(target=lambda: asked.wait(20) and stop())
+            stopper.start()
+            with pytest.raises(asyncio.CancelledError):
+                fs.cp_file(f"{container}/old", f"{container}/new")
+            stopper.join(20)
+        (ended,) = front.asked("PUT", "/new?comp=copy&copyid=an-id")
+        (deleted,) = front.asked("DELETE", "/new")
+        assert front.requests.index(ended) < front.requests.index(deleted)
 
 
 # ---- Requests, connections and time ------------------------------------------------------

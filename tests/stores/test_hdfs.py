@@ -264,6 +264,16 @@ def test_colon_is_no_name_on_hdfs(fs, root):
     assert fs.ls(root) == []
 
 
+def test_how_deep_a_path_may_be(fs, root):
+    """As deep as HDFS itself takes it, and no step deeper."""
+    above = root + "/a" * (999 - root.count("/"))
+    fs.pipe(f"{above}/a", b"x")
+    assert fs.unfit(f"{above}/a") is None
+    with pytest.raises(OSError, match="1000 levels|Java exception"):
+        fs.pipe(f"{above}/b/a", b"x")
+    assert fs.unfit(f"{above}/b/a") == "the path is too long"
+
+
 def test_replication_is_the_clusters(fs, root, native, cluster):
     fs.pipe(f"{root}/a", b"x")
     assert native.get_file_info(f"{root}/a").replication == 1

@@ -13,17 +13,23 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from aiobotocore.awsrequest import AioAWSResponse
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import ClientError as BotoClientError
 from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
+from mlartifacts.stores.s3.answers import read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.uri import parse
-from tests.servers import moto, silent, tcp_proxy
+from tests.servers import moto, reverse_proxy, silent, tcp_proxy
 from tests.servers.fixtures import started
 from tests.servers.process import wait_until
 
@@ -339,50 +345,143 @@ def test_times_are_those_of_botocore(text):
     assert _when(text) == parse_timestamp(text)
 
 
-LISTED = """<?xml version="1.0" encoding="UTF-8"?>
+_LISTING = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
-  <Name>b</Name><Prefix>dir/</Prefix><KeyCount>3</KeyCount><IsTruncated>false</IsTruncated>
+  <Name>b</Name><Prefix>dir%2F</Prefix><KeyCount>3</KeyCount><IsTruncated>false</IsTruncated>
+  <EncodingType>url</EncodingType>{}
+</ListBucketResult>"""
+_PLAIN = """
   <Contents>
-    <Key>dir/a&amp;%C3%A9</Key><LastModified>2026-11-25T14:18:06.123Z</LastModified>
+    <Key>dir%2Fa%26+%C3%A9%0A%252F</Key><LastModified>2026-11-25T14:18:06.123Z</LastModified>
     <ETag>&quot;0cc1&quot;</ETag><ChecksumAlgorithm>CRC32</ChecksumAlgorithm>
     <ChecksumAlgorithm>SHA256</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>
     <Size>5368709121</Size><StorageClass>STANDARD</StorageClass>
   </Contents>
-  <Contents>
-    <Key>dir/of somebody</Key><LastModified>2026-11-25T14:18:06Z</LastModified><ETag/>
-    <Size>0</Size><Owner><ID>1</ID><DisplayName>she</DisplayName></Owner><Type>Normal</Type>
-  </Contents>
-  <Contents>
-    <Key></Key><Size>7</Size><StorageClass>GLACIER</StorageClass>
-    <RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus>
-  </Contents>
-  <Contents><Type>Normal</Type><Key>x</Key><Something>else</Something></Contents>
-  <CommonPrefixes><Prefix>dir/below/</Prefix></CommonPrefixes>
-</ListBucketResult>"""
+  <Contents><Type>Normal</Type><StorageClass>GLACIER</StorageClass><Size>0</Size><ETag/>
+    <LastModified>2026-11-25T14:18:06Z</LastModified><Key>x</Key><Something>else</Something>
+  </Contents>"""
+_ESCAPED = """
+  <Contents><Size>1</Size><Key>a&lt;&amp;quot;&#13;&quot;é<![CDATA[<&]]></Key></Contents>"""
+_NESTED = """<Contents><X><Key>evil</Key></X><Key>a</Key><Size>1</Size><!-- <Size>2</Size> -->
+  <ETag>1</ETag><LastModified>2026-11-25T14:18:06Z</LastModified></Contents>"""
+_OWNED = """<Contents>
+    <Key>dir/of somebody</Key><LastModified>2026-11-25T14:18:06Z</LastModified><ETag>1</ETag>
+    <Size>0</Size><Owner><ID>1</ID><DisplayName>she</DisplayName></Owner>
+  </Contents>"""
+_RESTORED = """<Contents><Key>x</Key><Size>7</Size>
+    <RestoreStatus><IsRestoreInProgress>true</IsRestoreInProgress></RestoreStatus></Contents>"""
+_BELOW = "<CommonPrefixes><Prefix>dir%2Fbelow%2F</Prefix></CommonPrefixes>"
 
 
-@pytest.mark.parametrize("operation", ["ListObjectsV2", "ListObjects"])
-def test_listings_are_read_as_botocore_reads_them(operation):
-    from aiobotocore.parsers import AioRestXMLParser
-    from aiobotocore.session import get_session
+@pytest.mark.parametrize(
+    ("entries", "is_taken"),
+    [
+        (_PLAIN, True),
+        (_PLAIN + _BELOW, True),
+        (_BELOW + _PLAIN, True),
+        (_PLAIN + _BELOW + _PLAIN, False),
+        (_ESCAPED, True),
+        (_NESTED, True),
+        (_OWNED, False),
+        (_RESTORED, False),
+        (_BELOW, False),
+        ("", False),
+        ("<Contents><Key>a</Key><Size>1</Size></Contents><Contents><Key>b</K", True),
+    ],
+    ids=(
+        "plain below-last below-first mixed escaped nested owned restored no-files empty"
+        " cut".split()
+    ),
+)
+def test_listings_are_read_as_botocore_reads_them(entries, is_taken):
+    body = _LISTING.format(entries).encode()
+    if entries.endswith("</K"):
+        body = body[: body.index(b"</K\n")]
 
-    from mlartifacts.stores.s3.answers import read_quickly
+    async def read(quickly):
+        given = []
 
-    session = get_session()
-    model = asyncio.run(session.get_service_model("s3")).operation_model(operation)
-    answer = {"status_code": 200, "headers": {}, "body": LISTED.encode(), "context": {}}
-    parsers = session.get_component("response_parser_factory")
-    read_quickly(session)
-    read_quickly(session)
-    ours = parsers.create_parser("rest-xml")
-    assert type(ours) is not AioRestXMLParser
-    read = [
-        asyncio.run(parser.parse(answer, model.output_shape))
-        for parser in (ours, AioRestXMLParser())
-    ]
-    assert read[0] == read[1]
-    assert len(read[0]["Contents"]) == 4
-    assert type(parsers.create_parser("query")).__name__ == "AioQueryParser"
+        async def answer(request, **kwargs):
+            return AioAWSResponse(request.url, 200, {}, _Raw(body))
+
+        session = get_session()
+        async with session.create_client(
+            "s3",
+            region_name="us-east-1",
+            aws_access_key_id="k",
+            aws_secret_access_key="s",
+            endpoint_url="http://localhost",
+            config=AioConfig(retries={"max_attempts": 0}),
+        ) as client:
+            if quickly:
+                read_quickly(session, client)
+                read_quickly(session, client)
+            client.meta.events.register("before-send.s3", answer)
+            client.meta.events.register(
+                "after-call.s3", lambda parsed, **kwargs: given.append(type(parsed.get("Contents")))
+            )
+            try:
+                said = await client.list_objects_v2(Bucket="b")
+            except BotoClientError as error:
+                return str(error), given
+        del said["ResponseMetadata"]
+        return {**said, "Contents": list(said.get("Contents", []))}, given
+
+    (ours, kinds), (botocores, _) = asyncio.run(read(True)), asyncio.run(read(False))
+    assert ours == botocores
+    assert (list not in kinds and type(None) not in kinds) == is_taken
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("<IsTruncated>true</IsTruncated>", "says no place"),
+        (
+            "<IsTruncated>true</IsTruncated><NextContinuationToken>1</NextContinuationToken>",
+            "says no place",
+        ),
+        ("<Contents><Key>&#x1;</Key><Size>1</Size></Contents>", "XML"),
+        ("<Contents><Key>a</Key><Size>x</Size></Contents>", "an entry"),
+        ("<Contents><Size>1</Size></Contents>", "an entry"),
+    ],
+    ids=["no-token", "same-token", "no-xml", "no-size", "no-key"],
+)
+def test_listings_that_are_none(moto_server, bucket, monkeypatch, page, reason):
+    body = f"<ListBucketResult>{page}</ListBucketResult>".encode()
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = lambda request: reverse_proxy.Answer(200, body)
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        with pytest.raises(OSError, match=reason) as caught:
+            mlartifacts.filesystem("s3").find(f"{bucket}/tree")
+    assert caught.value.errno == errno.EIO
+    assert caught.value.filename.startswith(bucket)
+
+
+class _Raw:
+    """The body of an answer, as aiobotocore reads it."""
+
+    def __init__(self, body):
+        self._body = body
+
+    async def read(self):
+        return self._body
+
+
+def test_trees_of_several_answers_are_listed(bucket, fs):
+    names = [f"tree/{number:04}" for number in range(1003)]
+    siblings = ["tree", "tree!/a", "tree0", "tree/é +%41%2F&<", "other"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: fs.pipe_file(f"{bucket}/{name}", b""), names + siblings))
+    below = sorted(f"{bucket}/{name}" for name in [*names, "tree/é +%41%2F&<"])
+    assert fs.find(f"{bucket}/tree") == below
+    assert list(fs.entries(f"{bucket}/tree")) == [f"{bucket}/tree"]
+    fs.rm_file(f"{bucket}/tree")
+    entries = fs.entries(f"{bucket}/tree")
+    assert list(entries) == below
+    assert entries == fs.find(f"{bucket}/tree", detail=True)
+    assert set(fs.entries(bucket)) == {f"{bucket}/{name}" for name in [*names, *siblings[1:]]}
+    for name in siblings[1:]:
+        assert list(fs.entries(f"{bucket}/{name}")) == [f"{bucket}/{name}"]
 
 
 def test_times_in_listings_and_of_files(fs, bucket):
@@ -398,6 +497,10 @@ def test_markers_of_directories_are_no_files(fs, bucket, moto_server):
     moto_server.request("PUT", f"/{bucket}/empty/", b"")
     assert fs.ls(f"{bucket}/folder", detail=False) == [f"{bucket}/folder/x"]
     assert fs.ls(f"{bucket}/empty") == []
+    assert fs.find(bucket) == [f"{bucket}/folder/x"]
+    assert fs.find(f"{bucket}/empty") == fs.find(f"{bucket}/empty/") == []
+    assert list(fs.entries(bucket)) == [f"{bucket}/folder/x"]
+    assert fs.entries(f"{bucket}/empty") == {}
     assert fs.isdir(f"{bucket}/empty")
     fs.rm(f"{bucket}/folder", recursive=True)
     assert not fs.exists(f"{bucket}/folder")
@@ -827,7 +930,9 @@ def test_a_cancelled_upload_leaves_nothing(moto_server, bucket):
     with tcp_proxy.proxied(moto_server.url) as proxy:
         assert asyncio.run(cancel()) == []
         assert "POST" in proxy.methods()
-        assert proxy.methods().count("DELETE") == 1
+        # moto fails now and then where a part still arrives; then s3fs asks again.
+        aborts = [each.status for each in proxy.requests if each.method == "DELETE"]
+        assert [status for status in aborts if status != 500] == [204]
 
 
 def test_a_large_copy_keeps_what_the_source_is(fs, bucket, monkeypatch):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import proxy_on_s3, tracked_locally, tracked_on_s3
-from tests.contract.stores import HARBOURS, Harbour
+from tests.contract.stores import HARBOURS, Harbour, Sftp
+from tests.servers import hdfs as hdfs_server
+from tests.servers.moto import Moto
+from tests.servers.process import LOOPBACK
+from tests.servers.tcp_proxy import Proxy, proxied
 
 __all__ = ["proxy_on_s3", "tracked_locally", "tracked_on_s3"]
 
@@ -28,3 +35,89 @@ def opened(
         return harbour
 
     return open_
+
+
+# ---- What lies between a store and us ----------------------------------------------------
+
+
+@pytest.fixture
+def behind_s3(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Proxy]]:
+    """Put a proxy before S3, also for runs on it, once all stores of a test are opened."""
+    with proxied(moto_server.url) as proxy:
+
+        def put() -> Proxy:
+            monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.url)
+            return proxy
+
+        yield put
+
+
+#: Look for the DataNode where the proxy is, and do not wait for another one to have a block.
+_HDFS = (
+    "dfs.client.use.datanode.hostname=true,dfs.client.retry.window.base=10,"
+    "dfs.client.max.block.acquire.failures=1"
+)
+
+
+@dataclasses.dataclass
+class Line:
+    """A store, and what lies between it and us."""
+
+    store: Harbour
+    #: By which commands go.
+    proxy: Proxy
+    #: By which bytes go: HDFS has another server for them.
+    bulk: Proxy
+    base: str
+
+    def uri(self, name: str = "") -> str:
+        return f"{self.base}/{name}" if name else self.base
+
+    @property
+    def received(self) -> int:
+        """Bytes that came to us."""
+        return sum(proxy.bytes_to_client for proxy in {self.proxy, self.bulk})
+
+    def end_after(self, *, sent: int | None = None, received: int | None = None) -> None:
+        """Have the line end for good amid the transfer."""
+        self.bulk.cut_after_sent, self.bulk.cut_after = sent, received
+        self.bulk.last = True
+
+
+@pytest.fixture
+def line(
+    opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Line]]:
+    """Give a store by its name, behind a proxy."""
+    with contextlib.ExitStack() as stack:
+
+        def open_(name: str) -> Line:
+            store = opened(name)
+            proxy = stack.enter_context(proxied(store.server.url, passive=name == "ftp"))
+            behind(store, proxy.host, proxy.port, monkeypatch)
+            bulk = proxy
+            if name == "hdfs":
+                port = store.server.datanode_port
+                bulk = Proxy(LOOPBACK, port, listen=(hdfs_server.BY_NAME, port))
+                stack.callback(bulk.close)
+                monkeypatch.setenv("MLFLOW_PYARROW_EXTRA_CONF", _HDFS)
+            return Line(store, proxy, bulk, behind_port(store, proxy.port))
+
+        yield open_
+
+
+def behind_port(store: Harbour, port: int) -> str:
+    """A store's base, by another port where it names one."""
+    own = urllib.parse.urlsplit(store.base).port
+    return store.base.replace(f":{own}/", f":{port}/") if own else store.base
+
+
+def behind(store: Harbour, host: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a store's variables name another server than its own."""
+    for variable, value in store.elsewhere(host, port).env.items():
+        monkeypatch.setenv(variable, value)
+    if isinstance(store, Sftp):
+        known = Path.home() / ".ssh" / "known_hosts"
+        key = known.read_text().split(" ", 1)[1]
+        with known.open("a") as file:
+            file.write(f"[{host}]:{port} {key}")

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +17,14 @@ import pytest
 from fsspec.callbacks import Callback
 
 import mlartifacts
-from tests.contract.stores import Harbour
+from mlartifacts.transfer.cache import _is_settled
+from tests.contract.stores import Folder, Harbour
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
 from tests.servers.process import wait_until
 from tests.servers.static_http import StaticHttp
 from tests.servers.tcp_proxy import Proxy, proxied
+from tests.transfer.conftest import Line
 from tests.transfer.trees import found, plant
 
 Opened = Callable[[str], Harbour]
@@ -153,7 +156,7 @@ def test_the_store_is_asked_each_time_and_read_when_it_changed(
     file = mlartifacts.cached(f"s3://{bucket}/model/a")
     since = len(proxy.requests)
     assert mlartifacts.cached(f"s3://{bucket}/model/a") == file
-    assert proxy.methods()[since:] == ["HEAD"]
+    assert ["list-type" in request.target for request in proxy.requests[since:]] == [True]
 
     server.request("PUT", f"/{bucket}/model/a", b"A")
     assert mlartifacts.cached(f"s3://{bucket}/model/a").read_bytes() == b"A"
@@ -186,18 +189,38 @@ def test_an_endpoint_is_part_of_what_is_named(
     assert mlartifacts.cached(f"s3://{bucket}/file") != one
 
 
-@pytest.mark.parametrize("name", ["sftp", "ftp", "wasbs", "gcs"])
-def test_stores(name: str, opened: Opened) -> None:
-    store = opened(name)
+@pytest.mark.parametrize("name", ["sftp", "ftp", "wasbs", "gcs", "hdfs"])
+def test_stores(name: str, line: Callable[[str], Line]) -> None:
+    wire = line(name)
+    store = wire.store
     store.seed({f"model/{each}": data for each, data in TREE.items()})
-    path = mlartifacts.cached(store.uri("model"), **store.options)
+    path = mlartifacts.cached(wire.uri("model"))
     assert found(path) == TREE
-    assert found(mlartifacts.cached(store.uri("model"), **store.options)) == TREE
-    with mlartifacts.open(store.uri("model/MLmodel"), "w", **store.options) as file:
+    assert found(mlartifacts.cached(wire.uri("model"))) == TREE
+    with mlartifacts.open(wire.uri("model/MLmodel"), "w") as file:
         file.write("a MODEL")  # in the same second, as long as before
-    again = mlartifacts.cached(store.uri("model"), **store.options)
+    again = mlartifacts.cached(wire.uri("model"))
     assert found(again) == TREE | {"MLmodel": b"a MODEL"}
     assert found(path) == TREE
+
+
+@pytest.mark.parametrize("name", ["sftp", "ftp", "wasbs", "gcs", "hdfs"])
+def test_what_a_store_has_not_changed_is_not_read_again(
+    name: str, line: Callable[[str], Line]
+) -> None:
+    wire = line(name)
+    wire.store.seed({"model/weights": b"w" * 1_000_000, "model/card": b"c"})
+    if isinstance(wire.store, Folder):
+        for file in (wire.store.folder / "model").iterdir():
+            os.utime(file, (1_600_000_000, 1_600_000_000))
+    elif name == "hdfs":
+        fs, root = mlartifacts.url_to_fs(wire.uri("model/weights"))
+        wait_until(lambda: _is_settled(fs.modified(root).timestamp(), time.time()), "its old age")
+    path = mlartifacts.cached(wire.uri("model"))
+    since = wire.received
+    assert since > 1_000_000
+    assert mlartifacts.cached(wire.uri("model")) == path
+    assert wire.received - since < 100_000
 
 
 def test_an_alias_that_moves(
@@ -450,11 +473,7 @@ def test_a_fork_does_not_give_back_what_its_parent_has(
 
 
 def _is_old(path: Path) -> bool:
-    from time import time
-
-    from mlartifacts.transfer.cache import _is_settled
-
-    return _is_settled(path.stat().st_ctime, time())
+    return _is_settled(path.stat().st_ctime, time.time())
 
 
 # ---- What is refused ---------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
+import re
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,20 +14,21 @@ from typing import Any
 import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind
 from mlartifacts.errors import TransferError
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
-from tests.servers.reverse_proxy import Reverse
+from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.transfer.trees import found, plant
 
 SMALL = b"a mark in a small file"
 LARGE = random.Random(5).randbytes(20_000_000) + b"a mark in the last part"
 MARKED = {"small": SMALL, "large": LARGE}
-# moto verifies no part, and says of none of its checksums what it is of: what boto3 uploads is read
-# further down.
+# moto verifies no part, and says of none of its checksums what it is of: see further down.
 CASES = [("s3", "small"), *((store, name) for store in ("az", "gcs") for name in MARKED)]
 
 
@@ -116,6 +120,59 @@ def refuses(
     assert found(tmp_path / "there")[name] == MARKED[name]
 
 
+@pytest.mark.parametrize("store", ["s3", "az", "gcs"])
+def test_what_is_replaced_before_it_is_read(
+    behind: Callable[[str], tuple[Harbour, Reverse]], store: str, tmp_path: Path
+) -> None:
+    """By as many bytes: nothing is broken, and the new ones come."""
+    harbour, network = behind(store)
+    harbour.seed({"tree/x": b"old", "tree/other": b"other"})
+    asked = []
+
+    def replacing(request: Request) -> None:
+        if request.method == "GET" and re.search(r"tree(/|%2F)x(\?|$)", request.path):
+            asked.append(request)
+            if len(asked) == 1:
+                harbour.seed({"tree/x": b"new"})
+
+    network.answer = replacing
+    mlartifacts.download(harbour.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == {"x": b"new", "other": b"other"}
+    assert len(network.asked("GET", "other")) == 1  # where nothing differs, nobody looks again
+
+
+def verified(request: Request) -> Answer | None:
+    """Refuse what arrived otherwise than it was sent, as S3 does, and moto does not."""
+    said = {name.lower(): value for name, value in request.headers.items()}
+    if said.get("x-amz-checksum-sha256") in {None, base64.b64encode(request.sha256).decode()}:
+        return None
+    return Answer(
+        400, b"<Error><Code>BadDigest</Code><Message>Not what was sent.</Message></Error>"
+    )
+
+
+def test_each_part_goes_to_s3_with_its_checksum(
+    behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
+) -> None:
+    harbour, network = behind("s3")
+    here = plant(tmp_path / "here", MARKED | {"small": b"of no mark"})
+    network.answer, network.damage = verified, changed
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(here, harbour.uri("tree"))
+    assert list(caught.value.failures) == ["large"]
+    assert "BadDigest" in str(caught.value)
+    assert set(harbour.stored()) == {"tree/small"}
+    bucket = urllib.parse.urlsplit(harbour.base).netloc
+    assert b"<UploadId>" not in harbour.server.request("GET", f"/{bucket}?uploads")
+    network.damage = bytes
+    mlartifacts.upload(here, harbour.uri("tree"))
+    sent = network.asked("PUT", "partNumber")
+    parts = [part for part in sent if part.path.endswith(sent[-1].path.partition("&")[2])]
+    assert len(parts) == 3
+    assert all("x-amz-checksum-sha256" in map(str.lower, part.headers) for part in parts)
+    assert harbour.stored()["tree/large"] == LARGE
+
+
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
 @pytest.mark.parametrize("kind", ["COMPOSITE", "FULL_OBJECT"])
 def test_parts_that_boto3_uploaded(
@@ -156,6 +213,31 @@ def test_parts_as_boto3_uploads_them(
     assert found(tmp_path / "there") == {"large": LARGE}
 
 
+@pytest.mark.parametrize("encryption", [None, "AES256", "aws:kms"])
+def test_parts_of_which_only_the_etag_is_kept(
+    behind: Callable[[str], tuple[Harbour, Reverse]], encryption: str | None, tmp_path: Path
+) -> None:
+    """It is their MD5s', but for an object that is encrypted with a key of somebody's."""
+    harbour, network = behind("s3")
+    here = plant(tmp_path / "here", {"large": LARGE})
+    bucket = urllib.parse.urlsplit(harbour.base).netloc
+    config = Config(request_checksum_calculation="when_required")
+    s3 = boto3.client("s3", endpoint_url=harbour.server.url, config=config)
+    arguments = {} if encryption is None else {"ServerSideEncryption": encryption}
+    settings = TransferConfig(2**23, multipart_chunksize=2**23)
+    s3.upload_file(str(here / "large"), bucket, "tree/large", arguments, Config=settings)
+    s3.close()
+    fs, root = mlartifacts.url_to_fs(harbour.uri("tree"))
+    checksum = fs.carrier(root).checksum(f"{root}/large", None)
+    if encryption == "aws:kms":
+        assert checksum is None
+        return
+    hasher = Hasher([Kind("md5", 2**23)])
+    hasher.update(LARGE)
+    assert [checksum] == [*hasher.checksums().values()]
+    refuses(network, harbour, "large", tmp_path)
+
+
 def test_an_object_that_google_composed(
     behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
 ) -> None:
@@ -163,6 +245,47 @@ def test_an_object_that_google_composed(
     harbour, network = behind("gcs")
     harbour.seed({"tree/large": LARGE})
     refuses(network, harbour, "large", tmp_path, lambda body: body.replace(b"md5Hash", b"md5"))
+
+
+def test_what_a_store_copies_itself(
+    behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
+) -> None:
+    """No byte of it passes here; both of its listings have a checksum."""
+    harbour, network = behind("gcs")
+    harbour.seed({"tree/x": SMALL, "tree/y": b"y", "tree/z": b"z", "tree/0": b"0"})
+    digest = base64.b64encode(hashlib.md5(SMALL, usedforsecurity=False).digest())
+
+    def damage(body: bytes) -> bytes:
+        of_copies = b'"copied/x"' in body and b'"tree/x"' not in body
+        return body.replace(digest, base64.b64encode(b"of other bytes, ")) if of_copies else body
+
+    network.damage = damage
+    with pytest.raises(TransferError, match="checksum differs") as caught:
+        mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"))
+    assert list(caught.value.failures) == ["x"]
+    assert "copied/x" not in harbour.stored()
+    network.damage = bytes
+    mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"))
+    assert harbour.stored()["copied/x"] == SMALL
+
+
+@pytest.mark.parametrize("name", ["s3", "gcs", "az"])
+def test_what_is_replaced_before_its_store_copies_it(
+    opened: Callable[[str], Harbour], name: str
+) -> None:
+    harbour = opened(name)
+    harbour.seed({"tree/x": SMALL, "tree/y": SMALL})
+    fs, root = mlartifacts.url_to_fs(harbour.uri("tree"))
+
+    class Meanwhile(Callback):
+        def set_size(self, size: int) -> None:
+            fs.pipe_file(f"{root}/x", SMALL[::-1])
+            fs.pipe_file(f"{root}/y", SMALL + b"longer")
+            super().set_size(size)
+
+    mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"), callback=Meanwhile())
+    assert harbour.stored()["copied/x"] == SMALL[::-1]
+    assert harbour.stored()["copied/y"] == SMALL + b"longer"
 
 
 def test_a_hasher_of_parts() -> None:
@@ -181,8 +304,6 @@ def test_a_hasher_of_parts() -> None:
 
 
 def in_parts(algorithm: str, *parts: bytes) -> Checksum:
-    import hashlib
-
     digests = b"".join(hashlib.new(algorithm, part).digest() for part in parts)
     kind = Kind(algorithm, len(parts[0]))
     return Checksum(kind, hashlib.new(algorithm, digests).digest())

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import os
 import re
+import time
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
+from mlartifacts.stores.s3 import bulk
 from mlartifacts.transfer import engine
-from tests.contract.stores import Harbour, Http, Sftp
-from tests.servers import hdfs as hdfs_server
+from mlartifacts.writing import is_temporary
+from tests.contract.stores import S3, Ftp, Harbour, Http
 from tests.servers import reverse_proxy
 from tests.servers.process import LOOPBACK, wait_until
 from tests.servers.reverse_proxy import Answer, Request
 from tests.servers.tcp_proxy import Proxy, proxied
+from tests.transfer.conftest import Line, behind, behind_port
 from tests.transfer.trees import found, odd_tree, plant
 
 Opened = Callable[[str], Harbour]
@@ -33,72 +38,9 @@ LARGE = TREE["large.bin"]
 #: The names of a web server are percent-encoded: these are the same either way.
 PLAIN = {"empty": b"", "foo/a": b"sibling", "foobar": b"of foo", "large.bin": LARGE}
 
-#: Look for the DataNode where the proxy is, and do not wait for another one to have a block.
-_HDFS = (
-    "dfs.client.use.datanode.hostname=true,dfs.client.retry.window.base=10,"
-    "dfs.client.max.block.acquire.failures=1"
-)
 
-
-@dataclasses.dataclass
-class Line:
-    """A store, and what lies between it and us."""
-
-    store: Harbour
-    #: By which commands go.
-    proxy: Proxy
-    #: By which bytes go: HDFS has another server for them.
-    bulk: Proxy
-    base: str
-
-    def uri(self, name: str = "") -> str:
-        return f"{self.base}/{name}" if name else self.base
-
-    @property
-    def tree(self) -> dict[str, bytes]:
-        return PLAIN if isinstance(self.store, Http) else TREE
-
-    def end_after(self, *, sent: int | None = None, received: int | None = None) -> None:
-        """Have the line end for good amid the transfer."""
-        self.bulk.cut_after_sent, self.bulk.cut_after = sent, received
-        self.bulk.last = True
-
-
-@pytest.fixture
-def line(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Line]]:
-    """Give a store by its name, behind a proxy."""
-    with contextlib.ExitStack() as stack:
-
-        def open_(name: str) -> Line:
-            store = opened(name)
-            proxy = stack.enter_context(proxied(store.server.url, passive=name == "ftp"))
-            behind(store, proxy.host, proxy.port, monkeypatch)
-            bulk = proxy
-            if name == "hdfs":
-                port = store.server.datanode_port
-                bulk = Proxy(LOOPBACK, port, listen=(hdfs_server.BY_NAME, port))
-                stack.callback(bulk.close)
-                monkeypatch.setenv("MLFLOW_PYARROW_EXTRA_CONF", _HDFS)
-            return Line(store, proxy, bulk, behind_port(store, proxy.port))
-
-        yield open_
-
-
-def behind_port(store: Harbour, port: int) -> str:
-    """A store's base, by another port where it names one."""
-    own = urllib.parse.urlsplit(store.base).port
-    return store.base.replace(f":{own}/", f":{port}/") if own else store.base
-
-
-def behind(store: Harbour, host: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a store's variables name another server than its own."""
-    for variable, value in store.elsewhere(host, port).env.items():
-        monkeypatch.setenv(variable, value)
-    if isinstance(store, Sftp):
-        known = Path.home() / ".ssh" / "known_hosts"
-        key = known.read_text().split(" ", 1)[1]
-        with known.open("a") as file:
-            file.write(f"[{host}]:{port} {key}")
+def tree_of(wire: Line) -> dict[str, bytes]:
+    return PLAIN if isinstance(wire.store, Http) else TREE
 
 
 @pytest.fixture
@@ -130,6 +72,27 @@ def failed(error: TransferError, name: str) -> set[str]:
     return lost
 
 
+def stored(store: Harbour) -> dict[str, bytes]:
+    """What a store has, once MLflow's server has noticed that a line was cut.
+
+    An FTP server may begin an upload after its line was cut, and after we have removed the file
+    that it had not made yet: then an empty one is left, under a temporary name.
+    """
+    wait_until(lambda: not re.search(r"\.uploading\.", str([*store.stored()])), "its end")
+    kept = store.stored()
+    if isinstance(store, Ftp):
+        kept = {name: data for name, data in kept.items() if data or not is_temporary(name)}
+    return kept
+
+
+def left_open(store: Harbour) -> bytes:
+    """S3's uploads in parts that were neither ended nor aborted, as it lists them."""
+    if not isinstance(store, S3):
+        return b""
+    listed: bytes = store.server.request("GET", f"/{store._bucket}?uploads")
+    return listed if b"<UploadId>" in listed else b""
+
+
 # ---- A line that breaks ------------------------------------------------------------------
 
 
@@ -141,7 +104,7 @@ def test_an_upload_is_cut_once(
     wire.bulk.cut_after_sent = 5_000_000
     mlartifacts.upload(plant(tmp_path / "here", TREE), wire.uri("tree"))
     assert wire.bulk.cuts == 1
-    assert wire.store.stored() == below(TREE)
+    assert stored(wire.store) == below(TREE)
 
 
 @pytest.mark.parametrize("name", [*WRITABLE, "http"])
@@ -149,11 +112,11 @@ def test_a_download_is_cut_once(
     name: str, line: Callable[[str], Line], impatient: None, tmp_path: Path
 ) -> None:
     wire = line(name)
-    wire.store.seed(below(wire.tree))
+    wire.store.seed(below(tree_of(wire)))
     wire.bulk.cut_after = 5_000_000
     mlartifacts.download(wire.uri("tree"), tmp_path / "there")
     assert wire.bulk.cuts == 1
-    assert found(tmp_path / "there") == wire.tree
+    assert found(tmp_path / "there") == tree_of(wire)
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -170,7 +133,8 @@ def test_an_upload_is_cut_each_time(
     lost = failed(caught.value, name)
     assert wire.bulk.cuts > 1
     arrived = {each: data for each, data in TREE.items() if each not in lost}
-    assert wire.store.stored() == {**below(arrived), **old}
+    assert stored(wire.store) == {**below(arrived), **old}
+    assert not left_open(wire.store)
 
 
 @pytest.mark.parametrize("name", [*WRITABLE, "http"])
@@ -178,20 +142,117 @@ def test_a_download_is_cut_each_time(
     name: str, line: Callable[[str], Line], faint: None, tmp_path: Path
 ) -> None:
     wire = line(name)
-    wire.store.seed(below(wire.tree))
+    wire.store.seed(below(tree_of(wire)))
     there = plant(tmp_path / "there", {"large.bin": b"old"})
     wire.bulk.most = 3_000_000
     if name == "ftp":  # which goes on where it broke off, as often as something came
         mlartifacts.download(wire.uri("tree"), there, resume=False)
         assert wire.bulk.cuts > 1
-        assert found(there) == wire.tree
+        assert found(there) == tree_of(wire)
         return
     with pytest.raises(TransferError) as caught:
         mlartifacts.download(wire.uri("tree"), there, resume=False)
     lost = failed(caught.value, name)
     assert wire.bulk.cuts > 1
-    arrived = {each: data for each, data in wire.tree.items() if each not in lost}
+    arrived = {each: data for each, data in tree_of(wire).items() if each not in lost}
     assert found(there) == {**arrived, "large.bin": b"old"}
+
+
+# ---- Between two stores ------------------------------------------------------------------
+
+#: Each store once, and those that are read and written in ways of their own twice.
+PAIRS = [("s3", "sftp"), ("wasbs", "s3"), ("gcs", "hdfs"), ("ftp", "mlflow-artifacts")]
+
+
+@pytest.mark.parametrize("broken", ["source", "target"])
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_a_copy_is_cut_once(
+    source: str, target: str, broken: str, line: Callable[[str], Line], impatient: None
+) -> None:
+    one, other = line(source), line(target)
+    one.store.seed(below(TREE))
+    cut = one.bulk if broken == "source" else other.bulk
+    if broken == "source":
+        cut.cut_after = 5_000_000
+    else:
+        cut.cut_after_sent = 5_000_000
+    mlartifacts.copy(one.uri("tree"), other.uri("tree"))
+    assert cut.cuts == 1
+    assert stored(other.store) == below(TREE)
+    assert not left_open(other.store)
+
+
+@pytest.mark.parametrize("broken", ["source", "target"])
+@pytest.mark.parametrize(("source", "name"), PAIRS[:2])
+def test_a_copy_is_cut_each_time(
+    source: str, name: str, broken: str, line: Callable[[str], Line], faint: None
+) -> None:
+    one, other = line(source), line(name)
+    one.store.seed(below(TREE))
+    old = below({"large.bin": b"old", "beside": b"it"})
+    other.store.seed(old)
+    cut = one.bulk if broken == "source" else other.bulk
+    cut.most = 3_000_000
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.copy(one.uri("tree"), other.uri("tree"))
+    lost = failed(caught.value, name)
+    assert cut.cuts > 1
+    arrived = {each: data for each, data in TREE.items() if each not in lost}
+    assert stored(other.store) == {**below(arrived), **old}
+    assert not left_open(other.store)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_a_copy_over_lines_that_lag(source: str, target: str, line: Callable[[str], Line]) -> None:
+    one, other = line(source), line(target)
+    tree = {**TREE, "large.bin": LARGE[:3_000_000]}
+    one.store.seed(below(tree))
+    for wire in (one, other):
+        wire.bulk.delay = wire.proxy.delay = 0.01
+    mlartifacts.copy(one.uri("tree"), other.uri("tree"))
+    assert other.store.stored() == below(tree)
+
+
+# ---- By presigned URLs -------------------------------------------------------------------
+
+
+@pytest.fixture
+def presigned(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> Iterator[tuple[Harbour, Proxy, str]]:
+    """MLflow's server on S3, what lies between S3 and us, and the URI."""
+    store: Any = opened("mlflow-artifacts-s3")
+    with proxied(store.server.url) as wire, reverse_proxy.serve(store.tracking.url) as front:
+        # No signature is of the host: moto verifies none.
+        front.damage = lambda body: body.replace(store.server.url.encode(), wire.url.encode())
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
+        yield store, wire, f"mlflow-artifacts:{urllib.parse.urlsplit(store.base).path}"
+
+
+def test_parts_are_cut_once(presigned: tuple[Harbour, Proxy, str], tmp_path: Path) -> None:
+    store, wire, base = presigned
+    wire.cut_after_sent = 5_000_000
+    mlartifacts.upload(plant(tmp_path / "here", TREE), f"{base}/tree")
+    assert store.stored() == below(TREE)
+    assert any("partNumber" in request.target for request in wire.requests)
+    wire.cut_after = 5_000_000
+    mlartifacts.download(f"{base}/tree", tmp_path / "there")
+    assert found(tmp_path / "there") == TREE
+    assert wire.cuts == 2
+    assert not left_open(store)
+
+
+def test_parts_are_cut_each_time(presigned: tuple[Harbour, Proxy, str], tmp_path: Path) -> None:
+    store, wire, base = presigned
+    store.seed(below({"large.bin": b"old"}))
+    here = plant(tmp_path / "here", TREE)
+    wire.most = 3_000_000
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(here, f"{base}/tree")
+    assert failed(caught.value, "mlflow-artifacts") == {"large.bin"}
+    assert wire.cuts > 1
+    assert store.stored() == below({**TREE, "large.bin": b"old"})
+    assert not left_open(store)
 
 
 # ---- A server that is gone ---------------------------------------------------------------
@@ -216,13 +277,11 @@ def test_an_upload_to_a_server_that_goes(
     said = [str(each.message) for each in warned]
     assert all(each.startswith("Remains of an abandoned write") for each in said)
     assert not said or name in NAMED_AT_LAST
-    if name == "mlflow-artifacts":  # the server writes into such files
-        wait_until(lambda: not re.search(r"\.uploading\.", str([*wire.store.stored()])), "its end")
-    stored = wire.store.stored()
-    assert stored.pop("tree/large.bin") == b"old"
-    remains = {each for each in stored if each.rpartition("/")[2].startswith(".mlartifacts-")}
+    left = stored(wire.store)
+    assert left.pop("tree/large.bin") == b"old"
+    remains = {each for each in left if each.rpartition("/")[2].startswith(".mlartifacts-")}
     assert not remains or name in NAMED_AT_LAST
-    arrived = {each: stored[each] for each in stored.keys() - remains}
+    arrived = {each: left[each] for each in left.keys() - remains}
     assert arrived.items() <= below(TREE).items()
 
 
@@ -231,7 +290,7 @@ def test_a_download_from_a_server_that_goes(
     name: str, line: Callable[[str], Line], faint: None, tmp_path: Path
 ) -> None:
     wire = line(name)
-    wire.store.seed(below(wire.tree))
+    wire.store.seed(below(tree_of(wire)))
     there = plant(tmp_path / "there", {"large.bin": b"old"})
     wire.end_after(received=5_000_000)
     with pytest.raises(TransferError) as caught:
@@ -240,7 +299,93 @@ def test_a_download_from_a_server_that_goes(
     assert "large.bin" in str(caught.value)
     arrived = found(there)
     assert arrived.pop("large.bin") == b"old"
-    assert arrived.items() <= wire.tree.items()
+    assert arrived.items() <= tree_of(wire).items()
+
+
+# ---- A server that falls silent ----------------------------------------------------------
+
+
+class Silence(Callback):  # type: ignore[misc]
+    """Keeps back what a server says, once something has passed."""
+
+    def __init__(self, wire: Line) -> None:
+        super().__init__()
+        self.wire = wire
+        self.began: float | None = None
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if inc > 0:
+            self.wire.bulk.swallow = self.wire.proxy.swallow = True
+            self.began = self.began or time.monotonic()
+
+
+#: More ranges than are asked for before the first has come.
+LONG = LARGE * 8
+
+
+def silenced(wire: Line, act: Callable[[Callback], object]) -> float:
+    """How long a silence lasts until it is an error, and not before the variable says so.
+
+    What was said last may have begun the wait a little before the silence is seen.
+    """
+    silence, began = Silence(wire), time.monotonic()
+    with warnings.catch_warnings(record=True), pytest.raises(TransferError) as caught:
+        warnings.simplefilter("always")  # of remains that nobody could remove
+        act(silence)
+    assert silence.began is not None
+    took = time.monotonic() - silence.began
+    assert time.monotonic() - began >= int(os.environ["MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"])
+    (cause,) = caught.value.failures.values()
+    assert isinstance(cause, TimeoutError)
+    assert "large.bin" in str(caught.value)
+    return took
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "ftp", "mlflow-artifacts"])
+def test_an_upload_to_a_server_that_falls_silent(
+    name: str, line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SFTP and HDFS, which wait ten seconds more to tidy up, are left to the contract."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setattr(bulk, "_SLOWEST", 2**23)  # S3's parts have two minutes more to arrive
+    wire = line(name)
+    here = plant(tmp_path / "here", {"large.bin": LONG})
+    took = silenced(wire, lambda told: mlartifacts.upload(here, wire.uri("tree"), callback=told))
+    assert took < 20, "the drivers' own waits are a minute and more"
+    wire.bulk.swallow = wire.proxy.swallow = False
+    fs, path = mlartifacts.url_to_fs(wire.uri("tree/large.bin"))
+    # All of it may have come, and the answer be lost.
+    assert not fs.exists(path) or fs.cat_file(path) == LONG
+
+
+@pytest.mark.parametrize("name", [*(each for each in WRITABLE if each != "hdfs"), "http"])
+def test_a_download_from_a_server_that_falls_silent(
+    name: str, line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    wire = line(name)
+    wire.store.seed({"tree/large.bin": LONG})
+    there = plant(tmp_path / "there", {"large.bin": b"old"})
+
+    def fetch(told: Callback) -> None:
+        mlartifacts.download(wire.uri("tree"), there, resume=False, callback=told)
+
+    assert silenced(wire, fetch) < 20
+    assert found(there) == {"large.bin": b"old"}
+
+
+def test_a_silence_is_waited_for_once(
+    line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "3")
+    wire = line("s3")
+    wire.store.seed({"tree/large.bin": LONG})
+
+    def fetch(told: Callback) -> None:
+        mlartifacts.download(wire.uri("tree"), tmp_path / "there", callback=told)
+
+    assert 2 < silenced(wire, fetch) < 5.8
 
 
 # ---- A line that lags --------------------------------------------------------------------
@@ -250,7 +395,7 @@ def test_a_download_from_a_server_that_goes(
 def test_a_line_that_lags(name: str, line: Callable[[str], Line], tmp_path: Path) -> None:
     """Each piece comes late, and none of them is lost, or taken for the end."""
     wire = line(name)
-    tree = {**wire.tree, "large.bin": LARGE[:3_000_000]}
+    tree = {**tree_of(wire), "large.bin": LARGE[:3_000_000]}
     wire.bulk.delay = wire.proxy.delay = 0.01
     if wire.store.writable:
         mlartifacts.upload(plant(tmp_path / "here", tree), wire.uri("tree"))
@@ -338,6 +483,16 @@ def test_an_upload_to_a_server_that_stays_busy(
     assert refused(caught.value, "large.bin", "foobar")
     assert min(busy.answered.values()) > 1
     assert store.stored() == below({**TREE, **OLD})
+    assert not left_open(store)
+
+
+def test_a_copy_between_servers_that_are_busy_twice(front: Front, impatient: None) -> None:
+    (one, source, here), (other, target, there) = front("s3"), front("wasbs")
+    one.seed(below(TREE))
+    source.answer, target.answer = Busy(2, "large.bin", "foobar"), Busy(2, "large.bin", "foobar")
+    mlartifacts.copy(f"{here}/tree", f"{there}/tree")
+    assert source.answer.answered == target.answer.answered == {"large.bin": 2, "foobar": 2}
+    assert other.stored() == below(TREE)
 
 
 @pytest.mark.parametrize("name", [*OVER_HTTP, "http"])

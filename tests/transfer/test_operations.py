@@ -6,16 +6,17 @@ import contextlib
 import errno
 import itertools
 import os
+import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec.callbacks
@@ -24,11 +25,12 @@ import pytest
 import mlartifacts
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.transfer import engine
+from mlartifacts.transfer.pool import Budget
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.moto import Moto
-from tests.servers.process import wait_until
 from tests.servers.reverse_proxy import Answer, Request
+from tests.servers.static_http import StaticHttp
 from tests.servers.tcp_proxy import Proxy, proxied
 from tests.transfer.trees import found, odd_tree, plant
 
@@ -46,11 +48,9 @@ def s3(opened: Callable[[str], Harbour]) -> Harbour:
 
 
 @pytest.fixture
-def wire(s3: Harbour, moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def wire(s3: Harbour, behind_s3: Callable[[], Proxy]) -> Proxy:
     """What lies between S3 and us."""
-    with proxied(moto_server.url) as proxy:
-        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.url)
-        yield proxy
+    return behind_s3()
 
 
 # ---- Where it goes -----------------------------------------------------------------------
@@ -172,6 +172,28 @@ def test_overwrite(tmp_path: Path, s3: Harbour, overwrite: Any, moved: set[str])
     assert {name for name in moved if stored[name] == (here / name).read_bytes()} == moved
 
 
+@pytest.mark.parametrize(
+    ("choice", "moves"),
+    [
+        ({}, False),
+        ({"resume": False}, True),
+        ({"overwrite": "always"}, True),
+        ({"overwrite": "different", "resume": False}, False),
+    ],
+)
+def test_what_is_there_and_the_same(
+    here: Path, tmp_path: Path, s3: Harbour, choice: Any, moves: bool
+) -> None:
+    """A download and a copy leave it, unless they are told otherwise."""
+    s3.seed({f"tree/{name}": data for name, data in found(here).items()})
+    mlartifacts.download(s3.uri("tree"), tmp_path / "there")
+    mlartifacts.copy(s3.uri("tree"), s3.uri("copy"))
+    told = fsspec.callbacks.Callback()
+    mlartifacts.download(s3.uri("tree"), tmp_path / "there", callback=told, **choice)
+    assert told.value == (6 if moves else 0)
+    assert len(mlartifacts.copy(s3.uri("tree"), s3.uri("copy"), **choice).moved) == 3 * moves
+
+
 def test_unknown_overwrite(here: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="never"):
         mlartifacts.upload(here, tmp_path / "there", overwrite="sometimes")  # type: ignore[arg-type]
@@ -181,10 +203,12 @@ def test_sync(tmp_path: Path, here: Path, s3: Harbour) -> None:
     s3.seed({"old/x.txt": b"x", "a.txt": b"?", "kept.log": b"log"})
     first = mlartifacts.sync(here, s3.uri(), exclude="*.log")
     assert set(first.moved) == {"a.txt", "b/c.csv", "b/d/e.txt"}
-    assert mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True).moved == ()
+    again = mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True)
+    assert (again.moved, again.deleted) == ((), ("old/x.txt",))
     assert s3.stored() == {**found(here), "kept.log": b"log"}
     (here / "a.txt").unlink()
-    mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True, dry_run=True)
+    would = mlartifacts.sync(here, s3.uri(), exclude="*.log", delete=True, dry_run=True)
+    assert would.deleted == ("a.txt",)
     assert "a.txt" in s3.stored()
     mlartifacts.sync(here, s3.uri(), delete=True)
     assert s3.stored() == found(here)
@@ -236,7 +260,19 @@ def test_a_directory_that_an_object_has_the_name_of(here: Path, s3: Harbour) -> 
     assert s3.stored()["x/a.txt"] == b"mine"
     assert mlartifacts.upload(here, s3.uri("x"), resume=True).moved == ("a.txt",)
     mlartifacts.sync(here, s3.uri("x"), delete=True)
-    assert s3.stored()["x"] == b"object"
+    expected = {"x": b"object", **{f"x/{name}": data for name, data in found(here).items()}}
+    assert s3.stored() == expected
+
+
+@pytest.mark.parametrize("name", ["wasbs", "gcs", "runs-s3"])
+def test_what_is_below_an_object(name: str, opened: Callable[[str], Harbour], here: Path) -> None:
+    store = opened(name)
+    empty = here / "empty"
+    empty.mkdir()
+    store.seed({"x": b"object", "x/old": b"old", "x/y/old": b"old"})
+    for _ in range(2):
+        mlartifacts.sync(empty, store.uri("x"), delete=True)
+        assert store.stored() == {"x": b"object"}
 
 
 @pytest.mark.parametrize("name", ["local", "sftp"])
@@ -428,6 +464,23 @@ def test_links_of_a_server_are_followed_inside_of_the_root(
     assert found(tmp_path / "there") == {**found(here), **linked[target]}
 
 
+@pytest.mark.parametrize("folders", [1, 20])
+def test_what_else_a_server_has_is_no_matter(
+    opened: Callable[[str], Harbour], tmp_path: Path, folders: int
+) -> None:
+    """What arrived is looked for where it was written, also by a link."""
+    store: Any = opened("sftp")
+    tree = {f"{number % folders}/{number}": b"%d" % number for number in range(40)}
+    here = plant(tmp_path / "here", tree)
+    (store.folder / "elsewhere").mkdir()
+    (store.folder / "tree").mkdir()
+    (store.folder / "tree/0").symlink_to("../elsewhere")
+    (store.folder / "tree/away").symlink_to("/etc")
+    (store.folder / "tree/nowhere").symlink_to("nothing")
+    mlartifacts.upload(here, store.uri("tree"))
+    assert all((store.folder / "tree" / name).read_bytes() == data for name, data in tree.items())
+
+
 def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
     for files, reason in (
         ({"x" * 300: b"1"}, "255 bytes"),
@@ -441,6 +494,25 @@ def test_names_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
         with pytest.raises(InvalidURI, match=reason):
             mlartifacts.download(s3.uri() + "/", _far(tmp_path / "there"))
         assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("folder", ["", "b"])
+def test_a_run_on_a_disk(
+    folder: str, opened: Callable[[str], Harbour], here: Path, tmp_path: Path
+) -> None:
+    """What is there is looked at as on the disk itself, in the run's own directory, too."""
+    store: Any = opened("runs-local")
+    (store.folder / folder).mkdir(exist_ok=True)
+    there = store.folder / folder / "a.txt"
+    there.symlink_to(tmp_path / "out")
+    with pytest.raises(InvalidURI, match="a link there leads out of it"):
+        mlartifacts.upload(here, store.uri(folder))
+    there.unlink()
+    os.mkfifo(there)
+    with pytest.raises(InvalidURI, match="a device or a pipe is there"):
+        mlartifacts.upload(here, store.uri(folder))
+    there.unlink()
+    assert store.stored() == {}
 
 
 def test_a_single_name_that_a_disk_cannot_hold(s3: Harbour, tmp_path: Path) -> None:
@@ -465,6 +537,7 @@ def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_pa
         ("s3", "half \udcff"),
         ("s3", "/".join(["é" * 110] * 5)),
         ("gcs", "half \udcff"),
+        ("gcs", "two\nlines"),
         ("wasbs", "back\\slash"),
         ("wasbs", "half \udcff"),
     ):
@@ -473,6 +546,38 @@ def test_names_that_a_store_cannot_hold(opened: Callable[[str], Harbour], tmp_pa
         with pytest.raises(InvalidURI, match=re.escape(f"cannot hold {bad!r}")):
             mlartifacts.upload(here, store.uri("tree"))
         assert store.stored() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "reason"),
+    [
+        *(
+            (name, {"both": b"1", "both/below": b"2"}, "'both' as a file and as a directory")
+            for name in ("sftp", "ftp", "hdfs", "runs-local")
+        ),
+        ("hdfs", {"é" * 128: b"1"}, "more than 255 bytes"),
+        ("hdfs", {"é" * 127 + "x": b"1"}, None),
+        ("runs-local", {"x" * 256: b"1"}, "more than 255 bytes"),
+    ],
+)
+def test_names_that_a_store_cannot_hold_of_another(
+    name: str,
+    files: dict[str, bytes],
+    reason: str | None,
+    opened: Callable[[str], Harbour],
+    s3: Harbour,
+) -> None:
+    """Before a byte moves, and no others; a bucket holds them all."""
+    store = opened(name)
+    s3.seed({"fine": b"0", **files})
+    copy = lambda: mlartifacts.copy(s3.uri() + "/", store.uri("tree"))  # noqa: E731
+    if reason is None:
+        copy()
+        assert set(store.stored()) == {"tree/fine", *(f"tree/{name}" for name in files)}
+        return
+    with pytest.raises(InvalidURI, match=reason):
+        copy()
+    assert store.stored() == {}
 
 
 # ---- What fails --------------------------------------------------------------------------
@@ -569,6 +674,26 @@ def test_a_large_download_goes_on_where_it_broke_off(
     mlartifacts.download(s3.uri("large"), target)
     assert target.read_bytes() == data[::-1]
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_second_download_asks_for_what_differs(wire: Proxy, s3: Harbour, tmp_path: Path) -> None:
+    tree = {"a": b"a" * 1000, "b/c": b"c", "large": LARGE}
+    s3.seed({f"tree/{name}": data for name, data in tree.items()})
+
+    def asked() -> list[str]:
+        """Which of the files, besides what is there."""
+        wire.reset()
+        mlartifacts.download(s3.uri("tree"), tmp_path / "there")
+        seen = [r for r in wire.requests if "list-type" not in r.target and r.method == "GET"]
+        assert len(wire.requests) == len(seen) + 1  # the listing
+        return sorted({request.target.partition("/tree/")[2] for request in seen})
+
+    assert asked() == sorted(tree)
+    assert asked() == []
+    (tmp_path / "there" / "a").unlink()
+    s3.seed({"tree/b/c": b"C"})
+    assert asked() == ["a", "b/c"]
+    assert found(tmp_path / "there") == {**tree, "b/c": b"C"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no other user who could")
@@ -676,44 +801,28 @@ def test_a_file_that_changes_while_it_is_read(s3: Harbour, tmp_path: Path) -> No
     assert (tmp_path / "large").read_bytes() == data[::-1]
 
 
-INTERRUPTED = """
-import sys, time, mlartifacts
-print("ready", flush=True)
-try:
-    {act}
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
+@pytest.mark.parametrize("name", ["sftp", "wasbs"])
+def test_small_files_that_change_while_others_are_read(
+    name: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    """Each is its own, also where several are read together."""
+    harbour = opened(name)
+    tree = {f"{number:02}": b"%d" % number for number in range(30)}
+    harbour.seed({f"tree/{each}": data for each, data in tree.items()})
+    fs, root = mlartifacts.url_to_fs(harbour.uri("tree"))
 
+    class Meanwhile(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def set_size(self, size: int) -> None:
+            fs.rm_file(f"{root}/07")
+            fs.pipe_file(f"{root}/08", b"longer than it was")
+            super().set_size(size)
 
-@pytest.mark.parametrize("direction", ["up", "down"])
-def test_interrupt(wire: Proxy, s3: Harbour, tmp_path: Path, direction: str) -> None:
-    """Within a second, nothing under its final name, and no upload left open."""
-    here = plant(tmp_path / "here", {"large": LARGE * 8})
-    if direction == "down":
-        s3.seed({"large": LARGE * 8})
-    there = tmp_path / "there"
-    act = {
-        "up": f"mlartifacts.upload({str(here)!r}, {s3.uri('tree')!r})",
-        "down": f"mlartifacts.download({s3.uri()!r} + '/', {str(there)!r})",
-    }[direction]
-    wire.delay = 0.05
-    command = [sys.executable, "-c", INTERRUPTED.format(act=act)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        moving = lambda: wire.bytes_to_server + wire.bytes_to_client > 9_000_000  # noqa: E731
-        wait_until(moving, "the transfer", 60)
-        before = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - before < 1.5
-        process.wait(10)
-    stored = s3.stored()
-    assert "tree/large" not in stored
-    assert not (there / "large").exists()
-    uploads = s3.server.request("GET", f"/{s3.base.removeprefix('s3://')}?uploads")
-    assert b"<UploadId>" not in uploads
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.download(harbour.uri("tree"), tmp_path / "there", callback=Meanwhile())
+    assert list(caught.value.failures) == ["07"]
+    assert isinstance(caught.value.failures["07"], FileNotFoundError)
+    del tree["07"]
+    assert found(tmp_path / "there") == {**tree, "08": b"longer than it was"}
 
 
 # ---- What arrived is what was sent -------------------------------------------------------
@@ -738,6 +847,72 @@ def test_other_bytes_than_were_sent(opened: Callable[[str], Harbour], here: Path
     assert "checksum" in str(caught.value)
     assert not fs.exists(f"{root}/a.txt")
     assert fs.cat_file(f"{root}/b/c.csv") == b"cc"
+
+
+def changing_a_mark() -> Callable[[bytes], bytes]:
+    """Change the first body that has it, and none after that."""
+    changed = []
+
+    def damage(body: bytes) -> bytes:
+        if b"a mark" in body and not changed:
+            changed.append(body)
+            return body.replace(b"a mark", b"a mArk")
+        return body
+
+    return damage
+
+
+@pytest.mark.parametrize(("name", "size"), [("s3", 1000), ("az", 1000), ("az", len(LARGE))])
+def test_other_bytes_than_are_stored_get_no_name(
+    opened: Callable[[str], Harbour],
+    name: str,
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old file stays, nothing of them is kept for the next time, and none asks for more."""
+    data = b"a mark" + LARGE[: size - 6]
+    store = opened(name)
+    mlartifacts.upload(plant(tmp_path / "here", {"file": data}), store.uri("tree"))
+    there = plant(tmp_path / "there", {"file": b"old"})
+    tries = []
+    once = engine.Engine._once
+    monkeypatch.setattr(engine.Engine, "_once", lambda *args: tries.append(args) or once(*args))
+    with reverse_proxy.serve(store.server.url) as front:
+        front.damage = changing_a_mark()
+        host, _, port = front.url.removeprefix("http://").partition(":")
+        with monkeypatch.context() as patch:
+            for variable, value in store.elsewhere(host, int(port)).env.items():
+                patch.setenv(variable, value)
+            with pytest.raises(TransferError, match="checksum") as caught:
+                mlartifacts.download(store.uri("tree"), there)
+            assert found(there) == {"file": b"old"}
+            assert len(tries) == 1
+            assert caught.value.failures["file"].filename == str(there / "file")  # type: ignore[attr-defined]
+            front.damage = bytes
+            mlartifacts.download(store.uri("tree"), there)
+    assert found(there) == {"file": data}
+
+
+@pytest.mark.parametrize("target", ["s3", "gcs", "sftp"])
+def test_other_bytes_than_are_stored_are_not_copied(
+    opened: Callable[[str], Harbour], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts, or in a stream: what was there stays."""
+    store, other = opened("az"), opened(target)
+    data = b"a mark" + LARGE
+    mlartifacts.filesystem("az").pipe(f"{store.base.removeprefix('az://')}/file", data)
+    other.seed({"file": b"old"})
+    with reverse_proxy.serve(store.server.url) as front, monkeypatch.context() as patch:
+        front.damage = changing_a_mark()
+        host, _, port = front.url.removeprefix("http://").partition(":")
+        for variable, value in store.elsewhere(host, int(port)).env.items():
+            patch.setenv(variable, value)
+        with pytest.raises(TransferError, match="other bytes were read than are stored"):
+            mlartifacts.copy(store.uri("file"), other.uri("file"))
+        assert other.stored() == {"file": b"old"}
+        mlartifacts.copy(store.uri("file"), other.uri("file"))
+    assert other.stored() == {"file": data}
 
 
 @pytest.mark.parametrize("losses", [1, 2])
@@ -769,13 +944,38 @@ def test_what_arrives_in_part_is_sent_once_more(
     assert fs.exists(f"{path}/b/c.csv") == (losses == 1)
 
 
-def test_within_one_store_its_own_copy_is_used(wire: Proxy, s3: Harbour) -> None:
-    tree = {f"file {n}": bytes([n]) * 1000 for n in range(5)}
-    s3.seed({f"tree/{name}": data for name, data in tree.items()})
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs"])
+def test_within_one_store_its_own_copy_is_used(
+    name: str, opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of the bytes comes here."""
+    store = opened(name)
+    tree = {f"file {n}": bytes([n]) * 20_000 for n in range(5)} | {"large": LARGE}
+    store.seed({f"tree/{name}": data for name, data in tree.items()})
+    with proxied(store.server.url) as proxy:
+        for variable, value in store.elsewhere(proxy.host, proxy.port).env.items():
+            monkeypatch.setenv(variable, value)
+        assert len(mlartifacts.copy(store.uri("tree"), store.uri("copied")).moved) == len(tree)
+        assert 0 < proxy.bytes_to_client + proxy.bytes_to_server < 90_000
+    assert {
+        n.removeprefix("copied/"): d for n, d in store.stored().items() if "copied" in n
+    } == tree
+
+
+def test_what_s3_does_not_copy_at_once(
+    wire: Proxy, s3: Harbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 5 GB on S3, and here above less: in parts, of which none comes here either."""
+    monkeypatch.setattr("mlartifacts.stores.s3.driver._COPIED_AT_ONCE", 2**20)
+    data = bytes(range(256)) * (52 * 2**12)
+    s3.seed({"tree/large": data, "tree/small": b"x"})
     mlartifacts.copy(s3.uri("tree"), s3.uri("copied"))
-    assert {n.removeprefix("copied/"): d for n, d in s3.stored().items() if "copied" in n} == tree
-    assert sum(request.body for request in wire.requests) < 20_000
-    assert {request.method for request in wire.requests} <= {"GET", "HEAD", "PUT"}
+    copied = [r for r in wire.requests if "x-amz-copy-source" in r.headers]
+    assert sorted("partNumber" in request.target for request in copied) == [False, True, True]
+    assert wire.bytes_to_client + wire.bytes_to_server < 90_000
+    stored = s3.stored()
+    assert stored["copied/large"] == data
+    assert stored["copied/small"] == b"x"
 
 
 def test_a_target_does_not_shorten_what_is_asked_of_a_source(
@@ -806,18 +1006,40 @@ def test_a_large_file_passes_once(
     assert len(tries) == 1
 
 
+@pytest.mark.parametrize(("age", "step"), [(2, 10), (300, 7200)])
+def test_a_listing_without_seconds_or_hours(
+    opened: Callable[[str], Harbour], age: int, step: int, tmp_path: Path
+) -> None:
+    """vsftpd's has minutes, and days alone after half a year: the file itself is asked then."""
+    store, here = opened("vsftpd"), plant(tmp_path / "here", {"a": b"1", "b": b"2"})
+    store.seed({"tree/a": b"3", "tree/b": b"4"})
+    there: Path = store.folder / "tree"  # type: ignore[attr-defined]
+    day = (time.time() // 86400 - age) * 86400
+    for path, steps in ((here / "a", 2), (there / "a", 1), (here / "b", 3), (there / "b", 4)):
+        os.utime(path, (day + steps * step,) * 2)
+    dry = mlartifacts.upload(here, store.uri("tree"), resume=True, dry_run=True)
+    assert (dry.moved, dry.skipped) == (("a",), ("b",))
+    mlartifacts.download(store.uri("tree"), here)
+    assert found(here) == {"a": b"1", "b": b"4"}
+    mlartifacts.upload(here, store.uri("tree"), overwrite="newer")
+    assert store.stored() == {"tree/a": b"1", "tree/b": b"4"}
+
+
 @pytest.mark.parametrize("name", ["runs-s3", "models-s3"])
 def test_a_logical_place_and_its_own_store(
-    opened: Callable[[str], Harbour], wire: Proxy, s3: Harbour, name: str
+    opened: Callable[[str], Harbour], behind_s3: Callable[[], Proxy], name: str
 ) -> None:
     """No byte of a model passes here that is promoted to another place in its store."""
-    logical = opened(name)
+    s3, other, logical = opened("s3"), opened("runs-s3"), opened(name)
+    wire = behind_s3()
     tree = {"a": b"a" * 500_000, "b/c": b"c" * 500_000}
     logical.seed(tree)
     mlartifacts.copy(logical.uri(), s3.uri("promoted"))
     assert s3.stored() == {f"promoted/{n}": data for n, data in tree.items()}
+    mlartifacts.copy(logical.uri(), other.uri("of another run"))
+    assert other.stored() == {f"of another run/{n}": data for n, data in tree.items()}
     assert sum(request.body for request in wire.requests) < 50_000
-    assert wire.bytes_to_server < 100_000
+    assert 0 < wire.bytes_to_server < 100_000
     back = logical.uri("back")
     if name == "models-s3":
         with pytest.raises(TransferError, match="can only be read"):
@@ -838,6 +1060,89 @@ def test_a_logical_place_and_its_own_store(
 # ---- Progress and memory -----------------------------------------------------------------
 
 
+class AtOnce:
+    """Counts the requests on their way that have to do with a part of a file; each takes a while.
+
+    Attributes
+    ----------
+    most
+        How many there were at once.
+    longest
+        Bytes of the largest part.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.most = self.longest = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request) -> None:
+        said = {name.lower(): value for name, value in request.headers.items()}
+        if re.search("partNumber=|comp=block(&|$)", request.path):
+            size = int(said["content-length"])
+        elif span := re.match(r"bytes=(\d+)-(\d+)", said.get("x-ms-range", said.get("range", ""))):
+            size = int(span[2]) - int(span[1]) + 1
+        else:
+            return
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.longest = max(self.longest, size)
+        time.sleep(0.3)
+        with self._lock:
+            self.now -= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "parts", "expected"),
+    [
+        ("s3", "down", 9000, 8),
+        ("s3", "up", 9000, 8),
+        ("s3", "up", 6, 4),
+        ("s3", "up", 3, 1),
+        ("az", "down", 9000, 4),
+        ("az", "up", 9000, 3),
+        ("az", "up", 3, 1),
+    ],
+)
+def test_parts_of_a_large_file_on_their_way(
+    opened: Callable[[str], Harbour],
+    name: str,
+    direction: str,
+    parts: int,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several at once, fewer where they are larger, and no more than is counted as held."""
+    data = LARGE * 10
+    store = opened(name)
+    monkeypatch.setattr(engine, "_MOST_PARTS", parts)
+    held = []
+    holding = Budget.holding
+    monkeypatch.setattr(Budget, "holding", lambda *args: held.append(args[1]) or holding(*args))
+    here = plant(tmp_path / "here", {"large": data})
+    if direction == "down":
+        mlartifacts.upload(here, store.uri("tree"))
+        held.clear()
+    with reverse_proxy.serve(store.server.url) as front, monkeypatch.context() as patch:
+        front.answer = at_once = AtOnce()
+        host, _, port = front.url.removeprefix("http://").partition(":")
+        for variable, value in store.elsewhere(host, int(port)).env.items():
+            patch.setenv(variable, value)
+        if direction == "up":
+            mlartifacts.upload(here, store.uri("tree"))
+        else:
+            mlartifacts.download(store.uri("tree"), tmp_path / "there")
+    # The eighth may come when the first has just ended.
+    assert expected - (expected == 8) <= at_once.most <= expected
+    assert at_once.longest == (2**23 if parts == 9000 else len(data) // parts)
+    assert (at_once.most + 1) * at_once.longest <= held[0]
+    if direction == "up":
+        assert store.stored() == {"tree/large": data}
+    else:
+        assert found(tmp_path / "there") == {"large": data}
+
+
 def test_a_callback_hears_of_every_byte(here: Path, tmp_path: Path) -> None:
     callback = fsspec.callbacks.Callback()
     mlartifacts.upload(here, tmp_path / "there", callback=callback)
@@ -845,23 +1150,38 @@ def test_a_callback_hears_of_every_byte(here: Path, tmp_path: Path) -> None:
 
 
 BAR = """
-import os, pty, sys
+import sys, types
+if sys.argv[3] == "notebook":
+    sys.modules["ipykernel"] = types.ModuleType("ipykernel")  # whose loading tells a kernel
 import mlartifacts
 mlartifacts.upload(sys.argv[1], sys.argv[2])
 """
+#: Bytes done and in all, the rate, and files done and in all.
+WHOLE = re.compile(rb"100%.* 6\.00/6\.00 .*[\d.]+k?B/s, 3/3 files")
 
 
-@pytest.mark.parametrize(("terminal", "variable"), [(True, ""), (True, "false"), (False, "")])
-def test_a_bar_on_terminals_alone(
+@pytest.mark.parametrize(
+    ("where", "variable", "is_shown"),
+    [
+        ("terminal", "", True),
+        ("terminal", "false", False),
+        ("notebook", "", True),
+        ("notebook", "false", False),
+        ("pipe", "", False),
+        ("pipe", "true", False),
+    ],
+)
+def test_a_bar_on_terminals_and_in_notebooks_alone(
     here: Path,
     tmp_path: Path,
-    terminal: bool,
+    where: str,
     variable: str,
+    is_shown: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", variable)
-    command = [sys.executable, "-c", BAR, str(here), str(tmp_path / "there")]
-    if terminal:
+    command = [sys.executable, "-c", BAR, str(here), str(tmp_path / "there"), where]
+    if where == "terminal":
         import pty
         import termios
 
@@ -880,7 +1200,8 @@ def test_a_bar_on_terminals_alone(
         assert process.wait(60) == 0
     else:
         shown = subprocess.run(command, capture_output=True, check=True, timeout=60).stderr
-    assert (b"3/3 files" in shown) is (terminal and not variable)
+    assert (WHOLE.search(shown) is not None) is is_shown, shown
+    assert is_shown or not shown
 
 
 def test_a_bad_variable_for_the_bar(
@@ -901,25 +1222,79 @@ with open("/proc/self/status") as status:
 """
 
 
-@pytest.mark.parametrize("what", ["small", "large"])
-def test_memory_is_bounded(what: str, opened: Callable[[str], Harbour], tmp_path: Path) -> None:
-    """10,000 files, or one of 4 GiB, within 256 MB over what an import takes."""
-    here = tmp_path / "here"
-    if what == "small":
-        plant(here, {f"{n % 100}/{n}": b"x" * 4096 for n in range(10_000)})
-    else:
-        here.mkdir()
-        with (here / "large").open("wb") as file:
-            file.truncate(4 * 2**30)
-    store = opened("ftp" if what == "large" else "local")
-    target = store.uri("tree")
-    command = [sys.executable, "-c", MEMORY, str(here), target]
+def used(source: object, target: object) -> int:
+    """Bytes of memory that a process had at most that copied something."""
+    command = [sys.executable, "-c", MEMORY, str(source), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) * 1024 < 256_000_000
-    if what == "large":
-        assert (store.folder / "tree" / "large").stat().st_size == 4 * 2**30  # type: ignore[attr-defined]
-        (store.folder / "tree" / "large").unlink()  # type: ignore[attr-defined]
+    return int(done.stdout) * 1024
+
+
+def sparse(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_memory_of_small_files(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    """10,000 of them; nothing is kept, as they have more bytes than that."""
+    noise = random.Random(7).randbytes(2**16)
+    here = plant(tmp_path / "here", {f"{n % 100}/{n}": noise[n : n + 2**15] for n in range(10_000)})
+    store = opened("ftp")
+    assert used(here, store.uri("tree")) < 256_000_000
+    folder: Path = store.folder / "tree"  # type: ignore[attr-defined]
+    assert sum(path.stat().st_size for path in folder.rglob("*")) > 10_000 * 2**15
+    assert (folder / "77/9977").read_bytes() == noise[9977 : 9977 + 2**15]
+
+
+@pytest.mark.parametrize("name", ["ftp", "gcs"])
+def test_memory_of_files_that_are_moved_whole(
+    opened: Callable[[str], Harbour], tmp_path: Path, name: str
+) -> None:
+    """The largest of those: a few at once are as much as may be held."""
+    for number in range(64):
+        sparse(tmp_path / "here" / str(number), 2**23)
+    store = opened(name)
+    assert used(tmp_path / "here", store.uri("tree")) < 256_000_000
+    assert used(store.uri("tree"), tmp_path / "there") < 256_000_000
+    assert len(list((tmp_path / "there").iterdir())) == 64
+
+
+def test_memory_between_runs_of_two_stores(opened: Callable[[str], Harbour]) -> None:
+    """One process is asked for both, but neither store copies from the other."""
+    disk, s3 = opened("runs-local"), opened("runs-s3")
+    folder: Path = disk.folder  # type: ignore[attr-defined]
+    for number in range(6):
+        sparse(folder / str(number), 2**25)
+    assert used(disk.uri(), s3.uri()) < 256_000_000
+    assert {len(data) for data in s3.stored().values()} == {2**25}
+
+
+def test_memory_of_a_large_file(opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    """4 GiB, up in one stream."""
+    sparse(tmp_path / "large", 2**32)
+    store = opened("ftp")
+    try:
+        assert used(tmp_path / "large", store.uri("large")) < 256_000_000
+        assert (store.folder / "large").stat().st_size == 2**32  # type: ignore[attr-defined]
+    finally:
+        (store.folder / "large").unlink(missing_ok=True)  # type: ignore[attr-defined]
+
+
+def test_memory_of_a_large_file_in_ranges(
+    opened: Callable[[str], Harbour], static_http: StaticHttp, tmp_path: Path
+) -> None:
+    """4 GiB, down in ranges, several of which are on their way."""
+    store = opened("http")
+    sparse(store.folder / "large", 2**32)  # type: ignore[attr-defined]
+    static_http.requests.clear()
+    try:
+        assert used(store.uri("large"), tmp_path / "large") < 256_000_000
+        assert (tmp_path / "large").stat().st_size == 2**32
+    finally:
+        (tmp_path / "large").unlink(missing_ok=True)
+        (store.folder / "large").unlink()  # type: ignore[attr-defined]
+    assert [each.sent for each in static_http.requests].count(2**23) == 2**32 // 2**23
 
 
 # ---- A store that is busy -----------------------------------------------------------------
@@ -944,7 +1319,40 @@ def test_a_store_that_is_busy(
         mlartifacts.upload(here, s3.uri("tree"))
         mlartifacts.download(s3.uri("tree"), tmp_path / "there")
     assert found(tmp_path / "there") == found(here)
-    assert next(asked) > 100
+    assert next(asked) > 90
+
+
+def test_the_waits_between_tries(
+    s3: Harbour, moto_server: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each twice the one before up to a limit, and a different part of it for each file."""
+    s3.seed({f"tree/file {n}": b"x" for n in range(6)})
+    waits: dict[int, list[float]] = {}
+
+    def sleep(seconds: float) -> None:
+        waits.setdefault(threading.get_ident(), []).append(seconds)
+        both.wait(20)  # so that no thread has two files
+
+    both = threading.Barrier(6)
+    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(engine, "_TRIES", 9)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+    def answer(request: Request) -> Answer | None:
+        is_busy = request.method == "GET" and "/file" in request.path
+        return Answer(503, b"") if is_busy else None
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        with pytest.raises(TransferError) as caught:
+            mlartifacts.download(s3.uri("tree"), tmp_path / "there")
+    assert len(caught.value.failures) == len(waits) == 6
+    for number, longest in enumerate([0.5, 1, 2, 4, 8, 16, 20, 20]):
+        same = [each[number] for each in waits.values()]
+        assert all(longest / 2 <= wait <= longest for wait in same)
+        assert len(set(same)) == 6
+    assert all(len(each) == 8 for each in waits.values())
 
 
 # ---- Settings ----------------------------------------------------------------------------

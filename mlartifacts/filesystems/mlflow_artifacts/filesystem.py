@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import tempfile
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,14 +27,21 @@ from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
-from mlartifacts.uri import ALIAS, absolute, parse
+from mlartifacts.uri import ALIAS, absolute, parse, server_name_of
 from mlartifacts.writing import WholeWrite, landing
 
 with STORE.driver():
     import aiohttp
     from fsspec.implementations.http import HTTPFileSystem
 
-    from mlartifacts.filesystems.mlflow_artifacts.bodies import Body, Spool
+    from mlartifacts.filesystems.mlflow_artifacts.bodies import (
+        IN_MEMORY,
+        PARTS_AT_ONCE,
+        Body,
+        Spool,
+        Stream,
+        Window,
+    )
     from mlartifacts.proxy.client import STORE as STORE_CODE
     from mlartifacts.proxy.client import Client, OfLoop
     from mlartifacts.stores.http.files import RangedFile
@@ -45,8 +51,8 @@ __all__ = ["MlflowArtifactsFileSystem"]
 _PIECE = 2**20
 # The longest read ahead.
 _BLOCK = 16 * 2**20
-# Parts that are on their way at once: each holds a piece in memory.
-_PARTS_AT_ONCE = 8
+# Files that are copied at once: each holds a window in memory.
+_COPIED_AT_ONCE = 4
 T = TypeVar("T")
 
 # As in URIs, and what UTF-8 has not.
@@ -82,6 +88,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     """
 
     store = STORE
+    told_size = True
 
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
         tracking = options.pop("tracking_uri", None)
@@ -90,7 +97,10 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._upload_parts: bool | None = options.pop("multipart_upload", None)
         self._presigned: bool | None = options.pop("multipart_download", None)
         self._offered: wire.Capabilities | None = None
+        # When to send again what passed, where the server was busy: in its words, if it said.
+        self._busy: str | None = None
         self._asking = OfLoop(asyncio.Lock)
+        self._copying = OfLoop(lambda: asyncio.Semaphore(_COPIED_AT_ONCE))
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
         self._upload_part: int = options.pop("multipart_upload_chunk_size")
         self._download_part: int = options.pop("multipart_download_chunk_size")
@@ -113,6 +123,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         root = replace(self.root_uri, password=None)
         path = self._strip_protocol(name)
         return f"{root}/{path if root.scheme in STORE.schemes else quote(path)}"
+
+    def copies_within(self, path: str) -> bool:
+        return False
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """``MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE``; a write makes its own parts."""
@@ -154,7 +167,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             return errno.ENOENT, os.strerror(errno.ENOENT)
         if error.status == 404:
             return errno.EPROTO, f"{self.client.url} has no artifacts to hand on: {said}"
-        if "refers to a directory" in said:
+        if wire.IS_DIRECTORY in said:
             return errno.EISDIR, os.strerror(errno.EISDIR)
         if error.status == 501:
             return errno.EOPNOTSUPP, said
@@ -168,6 +181,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         if not path:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return wire.below(wire.ARTIFACTS, path)
+
+    def servers(self) -> frozenset[str]:
+        return frozenset({server_name_of(self.client.url)})
 
     def unfit(self, path: str) -> str | None:
         if _NO_TEXT.search(path):
@@ -188,7 +204,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return info
 
-    async def _persist(self, act: Callable[[], Any], path: str) -> Any:
+    async def _persist(
+        self, act: Callable[[], Any], path: str, again: Callable[[], bool] = lambda: True
+    ) -> Any:
         """Do something with a file; where that fails, a look at it may tell why."""
 
         async def once() -> Any:
@@ -201,7 +219,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 raise
 
         with self._explaining(path):
-            return await self.client.persist(once)
+            return await self.client.persist(once, again)
 
     # ---- Connections -----------------------------------------------------------------------
 
@@ -464,7 +482,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                     callback.absolute_update(done)
 
         parts = range(0, size, self._download_part)
-        await _at_once([functools.partial(get, start) for start in parts])
+        await _at_once([functools.partial(get, start) for start in parts], PARTS_AT_ONCE)
         file.seek(begin + size)
         return size
 
@@ -482,20 +500,30 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     # ---- Writing ---------------------------------------------------------------------------
 
     def _open_whole(
-        self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
+        self,
+        path: str,
+        mode: str,
+        autocommit: bool = True,
+        size: int | None = None,
+        **kwargs: Any,
     ) -> WholeWrite:
         if mode not in {"wb", "xb", "ab"}:
             raise ValueError(f"Artifacts behind a proxy cannot be opened with mode {mode!r}.")
         self._route(path)
         if "x" in mode and self.exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        send = functools.partial(synced, self.loop, self._send, path, exclusive="x" in mode)
-        spool = Spool(send, autocommit)
+        file: Spool | Stream
+        if size is None or size <= IN_MEMORY or "a" in mode:
+            send = functools.partial(self._send, path, exclusive="x" in mode)
+            file = Spool(functools.partial(synced, self.loop, send), autocommit)
+        else:
+            passing = functools.partial(self._pass, path, exclusive="x" in mode)
+            file = Stream(self.loop, passing, size, autocommit)
         explaining = functools.partial(self._explaining, path)
-        writer = WholeWrite(spool, spool.close, spool.discard, explaining)
+        writer = WholeWrite(file, file.close, file.discard, explaining)
         if "a" in mode:
             with contextlib.suppress(FileNotFoundError), self.open(path, "rb") as before:
-                shutil.copyfileobj(before, spool, _PIECE)
+                shutil.copyfileobj(before, file, _PIECE)
         return writer
 
     async def _pipe_file(
@@ -522,12 +550,40 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 
     async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
-        with tempfile.TemporaryFile() as file:
+        self._is_carried(source)
+        try:
+            size: int = (await self._file(source))["size"]
+        except IsADirectoryError:
+            return  # of a tree that is copied
+        if size <= _PIECE:
+            await self._pipe_file(target, await self._cat_file(source))
+            return
+
+        async def read(window: Window) -> None:
+            async with _Places(self).ask(source, {}) as response:
+                async for piece in response.content.iter_chunked(_PIECE):
+                    await window.put(piece)
+                await self._is_whole(source, response, window.came)
+            await window.end()
+
+        was_persisted = False
+
+        async def send(window: Window) -> None:
+            nonlocal was_persisted
             try:
-                size = await self._download(source, file, DEFAULT_CALLBACK)
-            except IsADirectoryError:
-                return  # of a tree that is copied
-            await self._send(target, Body(file, size))
+                await self._send(target, window)
+            except Exception:
+                was_persisted = window.holds(0)
+                raise
+            if window.came != size:  # and nobody takes the rest
+                raise OSError(errno.EIO, "the server says that it has all before it was sent")
+
+        async def once() -> None:
+            window = Window(size)
+            await _at_once([functools.partial(end, window) for end in (read, send)], 2)
+
+        async with self._copying.get():
+            await self._persist(once, source, lambda: not was_persisted)
 
     async def _send(
         self,
@@ -543,19 +599,41 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         if body.size >= self._upload_from and await self._send_parts(path, body, sent):
             return
 
+        def again() -> bool:
+            return body.holds(0)
+
+        passes = again if isinstance(body, Window) else None
+
         async def once() -> None:
             # Not in chunks without a length: what breaks off could pass for the whole.
             headers = {"Content-Length": str(body.size)}
             data = functools.partial(body.pieces, 0, body.size, sent)
             try:
-                async with self._ask("PUT", route, headers=headers, body=data):
+                async with self._ask("PUT", route, headers=headers, body=data, again=passes):
                     pass
             except Refused as error:
                 if error.status == 500:
                     await self._is_writable(path)
                 raise
 
-        await self.client.persist(once)
+        await self.client.persist(once, again)
+
+    async def _pass(self, path: str, body: Body, exclusive: bool) -> None:
+        """Write what passes; who has it may send it again, to a server that is busy no more."""
+        if self._busy is not None:
+            await self.client.pause(1, self._busy)
+            try:
+                await self._json("GET", wire.SERVER_INFO)
+            except (Refused, NotMLflow) as error:
+                if isinstance(error, Refused) and error.status in TRANSIENT:
+                    raise
+            self._busy = None
+        try:
+            await self._send(path, body, exclusive)
+        except Refused as error:
+            if error.status in TRANSIENT and error.status != 500:  # of which it makes much else
+                self._busy = error.retry_after or ""
+            raise
 
     async def _is_writable(self, path: str) -> None:
         """Raise what is in the way of a file."""
@@ -577,7 +655,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 
         if not await self.client.persist(offered):
             return False
-        size = max(self._upload_part, -(-body.size // wire.MOST_PARTS))
+        size, at_once = await body.parts(self._upload_part)
         starts = range(0, body.size, size)
         folder, _, name = path.rpartition("/")
         try:
@@ -609,11 +687,13 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 async with self._ask("PUT", part.url, headers=headers, body=data) as response:
                     return part.done(response.headers.get("ETag", ""))
 
-            return await self.client.persist(once)
+            done = await self.client.persist(once)
+            await body.release(start, stop)
+            return done
 
         try:
             parts = zip(upload.parts, starts, strict=True)
-            done = await _at_once([functools.partial(send, *each) for each in parts])
+            done = await _at_once([functools.partial(send, *each) for each in parts], at_once)
             complete = wire.below(wire.COMPLETE, folder)
             await self._json("POST", complete, json={**told, "parts": done})
         except BaseException:  # also where it is cancelled
@@ -717,16 +797,22 @@ class _File(RangedFile):
 
 
 def _described(parent: str, entry: wire.Entry) -> dict[str, Any]:
-    return {
+    said = {
         "name": f"{parent}/{entry.name}".lstrip("/"),
         "size": entry.size,
         "type": "directory" if entry.is_dir else "file",
+        "mtime": entry.modified,
+        "ETag": entry.etag,
+        # As Google's names are, which are known where checksums are compared.
+        "md5Hash": entry.checksums.get("md5"),
+        "crc32c": entry.checksums.get("crc32c"),
     }
+    return {key: value for key, value in said.items() if value is not None}
 
 
-async def _at_once(actions: list[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do several things, some at once; where one fails, the others are cancelled."""
-    gate = asyncio.Semaphore(_PARTS_AT_ONCE)
+async def _at_once(actions: list[Callable[[], Awaitable[T]]], most: int) -> list[T]:
+    """Do several things, `most` at once; where one fails, the others are cancelled."""
+    gate = asyncio.Semaphore(most)
 
     async def one(act: Callable[[], Awaitable[T]]) -> T:
         async with gate:

@@ -13,14 +13,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.location import Location
 from mlartifacts.store import Store
-from mlartifacts.uri import ArtifactURI
+from mlartifacts.uri import ArtifactURI, server_name_of
 
-__all__ = ["CREDENTIALS", "STORE", "agree", "alone"]
+__all__ = ["CREDENTIALS", "STORE", "account", "agree", "alone"]
 
 _HOST = re.compile(
     r"(?P<account>[a-z0-9-]+)(?P<zone>\.privatelink|\.z[0-9]+)?\.(blob|dfs)"
@@ -146,6 +147,12 @@ def agree(uri: ArtifactURI, options: Mapping[str, Any]) -> None:
             f"The URI is of the storage account {host['account']!r}, but {what} is of"
             f" {name!r}: set the one of the account to be opened."
         )
+
+
+def account(endpoint: str) -> str:
+    """The account of an endpoint, whichever of its endpoints that is; of an emulator, the URL."""
+    host = _HOST.fullmatch(urlsplit(endpoint).hostname or "")
+    return f"{host['account']}{host['cloud']}" if host else server_name_of(endpoint)
 
 
 def _account_of(connection_string: str) -> str | None:

@@ -8,6 +8,7 @@ keeps the calls to Azure.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import copy
 import errno
@@ -17,16 +18,20 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.network import sockets
 from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts, unfit_key
 from mlartifacts.reading import ProportionalCache
-from mlartifacts.stores.azure import STORE, agree, alone
+from mlartifacts.stores.azure import STORE, account, agree, alone
 from mlartifacts.writing import WholeWrite
+
+if TYPE_CHECKING:
+    from mlartifacts.signing import Signer
 
 with STORE.driver():
     import aiohttp
@@ -51,6 +56,11 @@ with STORE.driver():
 __all__ = ["AzureArtifactFileSystem"]
 
 _CONNECTING = 20  # seconds; Azure's own default
+
+# Bytes of a block of a transfer, and of those that a write holds together with the one that is
+# being gathered. Two are held where they are longer.
+_BLOCK = 8 * 2**20
+_HELD = 32 * 2**20
 
 _LOGIN = (
     "set AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY to those of the account"
@@ -84,7 +94,32 @@ class _Retry(ExponentialRetry):  # type: ignore[misc]
 
 
 class _Transport(AioHttpTransport):  # type: ignore[misc]
-    """Large bodies as streams: aiohttp writes those bit by bit, and others in one go."""
+    """Large bodies as streams: aiohttp writes those bit by bit, and others in one go.
+
+    What a server does not take any more ends by a timeout, too.
+    """
+
+    session: aiohttp.ClientSession | None
+
+    async def open(self) -> None:
+        wait = self.connection_config.read_timeout
+        if wait and self.session is None and not self._has_been_opened:
+            self.session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=sockets(wait)),
+                trust_env=self._use_env_settings,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        await super().open()
+
+    async def send(self, request: Any, **config: Any) -> Any:
+        try:
+            return await super().send(request, **config)
+        except ServiceRequestError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT:
+                raise ServiceRequestTimeoutError(str(error), error=cause) from cause
+            raise
 
     def _get_request_data(self, request: Any) -> Any:
         data = super()._get_request_data(request)
@@ -102,6 +137,7 @@ class _File(AzureBlobFile):  # type: ignore[misc]
         if details is not None:
             self.details = details  # where it is there, the driver does not ask again
         super().__init__(fs, path, **kwargs)
+        self._staging: collections.deque[asyncio.Task[None]] = collections.deque()
 
     def _get_loop(self) -> Any:
         # The driver would also make it the calling thread's loop.
@@ -132,30 +168,42 @@ class _File(AzureBlobFile):  # type: ignore[misc]
     _initiate_upload = mirrored(_async_initiate_upload)
 
     async def _async_upload_chunk(self, final: bool = False, **kwargs: Any) -> None:
+        """Send what was gathered, without waiting for it where a block more may be on its way."""
         data = self.buffer.getvalue()
         self._md5.update(data)
         if final and not self._block_list:
             self._whole = data
         else:
-            semaphore = asyncio.Semaphore(self.fs.max_concurrency or 1)
-            self._block_list += await asyncio.gather(
-                *(
-                    self._stage_block(data, start, end, self._get_block_id(), semaphore)
-                    for start, end in self._get_chunks(data)
-                )
-            )
+            most: int = self.fs.max_concurrency or 1
+            ahead = min(most, max(_HELD // self.blocksize - 1, 1))
+            # Bytes that were written at once are in memory anyhow.
+            at_once = ahead if len(data) < 2 * self.blocksize else most
+            for start, end in self._get_chunks(data):
+                await self._settle(at_once - 1)
+                # Azure's package hashes nothing but bytes.
+                self._stage(data[start:end])
+            await self._settle(0 if final else ahead)
         if final and self.autocommit:
             await self._publish()
 
     _upload_chunk = mirrored(_async_upload_chunk)
 
-    async def _stage_block(
-        self, data: bytes, start: int, end: int, block_id: str, semaphore: asyncio.Semaphore
-    ) -> str:
-        async with semaphore, self.container_client.get_blob_client(blob=self.blob) as client:
-            block = bytes(memoryview(data)[start:end])  # Azure's package hashes nothing else
-            await client.stage_block(block_id, block, end - start, validate_content=True)
-            return block_id
+    def _stage(self, block: bytes) -> None:
+        """Begin to send a block."""
+        self._block_list.append(self._get_block_id())
+        staging = asyncio.create_task(self._stage_block(self._block_list[-1], block))
+        # It is looked at by who waits for it, where anybody does.
+        staging.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._staging.append(staging)
+
+    async def _stage_block(self, name: str, block: bytes) -> None:
+        async with self.container_client.get_blob_client(blob=self.blob) as client:
+            await client.stage_block(name, block, len(block), validate_content=True)
+
+    async def _settle(self, left: int) -> None:
+        """Wait until no more than so many blocks are on their way."""
+        while len(self._staging) > left:
+            await self._staging.popleft()
 
     async def _publish(self) -> None:
         """Commit the staged blocks; what is no more than one block goes as a whole blob.
@@ -185,7 +233,15 @@ class _File(AzureBlobFile):  # type: ignore[misc]
     commit = mirrored(_publish)
 
     def discard(self) -> None:
-        """Leave the staged blocks: Azure has no call that drops them, and does so in a week."""
+        """Send no more, and leave what is staged: Azure has no call that drops it but in a week."""
+
+        def stop() -> None:
+            for staging in self._staging:
+                staging.cancel()
+
+        if self._staging:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections
+                self.loop.call_soon_threadsafe(stop)
 
     def close(self) -> None:
         # The driver's own also schedules, and does not await, the end of a client that holds
@@ -527,9 +583,14 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                     return  # a tree is copied blob by blob, and its directories are none
                 raise
             status = answer["copy_status"]
-            while status == "pending":
-                await asyncio.sleep(0.2)
-                status = (await target.get_blob_properties()).copy.status
+            try:
+                while status == "pending":
+                    await asyncio.sleep(0.2)
+                    status = (await target.get_blob_properties()).copy.status
+            except asyncio.CancelledError:
+                with contextlib.suppress(Exception):  # the cancellation is what counts
+                    await asyncio.shield(_end_copy(target, answer["copy_id"]))
+                raise
         if status != "success":
             raise OSError(errno.EIO, f"Azure did not copy it: {status}", path1)
 
@@ -616,6 +677,7 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
     """Artifacts in Azure Blob Storage."""
 
     store = STORE
+    lists_flat = True
 
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **alone(explicit))
@@ -634,6 +696,17 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         # A library that takes the scheme off a URI by itself (UPath) leaves the account's host.
         container, slash, key = path.strip("/").partition("/")
         return container.partition("@")[0] + slash + key
+
+    def servers(self) -> frozenset[str]:
+        return frozenset({account(self.service_client.primary_endpoint)})
+
+    def signer(self) -> Signer | None:
+        from mlartifacts.stores.azure import signing
+
+        return signing.signer(self)
+
+    def chunks(self, path: str) -> tuple[int | None, int | None]:
+        return None, _BLOCK
 
     def unfit(self, path: str) -> str | None:
         if "\\" in path:
@@ -718,6 +791,12 @@ def _close(loop: Any, client: Any, credential: Any) -> None:
     if threading.get_ident() != getattr(loop, "_thread_id", None):
         with contextlib.suppress(Exception):
             ending.result(1)
+
+
+async def _end_copy(target: Any, copy_id: str) -> None:
+    """End a copy that Azure is at, and remove the empty blob that this leaves."""
+    await target.abort_copy(copy_id)
+    await target.delete_blob()
 
 
 def _missing(path: str) -> FileNotFoundError:

@@ -66,6 +66,8 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """
 
     root_marker = "/"
+    # What is read in sequence comes from one transfer: to read further ahead would save nothing.
+    blocksize = _CHUNK
 
     def __init__(
         self,
@@ -198,9 +200,12 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             # Is it the way there that is missing, or are we not let through?
             try:
                 above = self._probe(connection, parent).kind
-                number = errno.EACCES if above == "directory" else errno.ENOTDIR
             except OSError as error:
                 number = error.errno or errno.ENOENT
+            else:
+                number = errno.EACCES if above == "directory" else errno.ENOTDIR
+                if _answer(connection, f"CWD {parent}", "2") is not None:
+                    number = errno.ENOENT  # somebody has just made it
         raise _os_error(number, path) from refusal
 
     def _resolved(self, path: str, entry: Entry) -> dict[str, Any]:

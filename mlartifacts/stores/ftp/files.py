@@ -23,12 +23,12 @@ from mlartifacts.writing import temporary_beside
 if TYPE_CHECKING:
     from mlartifacts.stores.ftp.driver import FTPFileSystem
 
-__all__ = ["FTPReadFile", "FTPWriteFile", "RangeReader"]
+__all__ = ["COLLECTED", "FTPReadFile", "FTPWriteFile", "RangeReader"]
 
 # Bytes that are sooner read and thrown away than jumped over, which takes some round trips.
 _SKIPPED = 2**16
-# Bytes that a writer collects before it sends them.
-_COLLECTED = 2**18
+#: Bytes that a writer collects before it sends them: so few stay in the processor's cache.
+COLLECTED = 2**16
 
 
 class RangeReader(Parkable):
@@ -207,7 +207,7 @@ class FTPWriteFile:
             self._position += count
             if self._appended is not None:
                 self._appended.write(view)
-            elif len(self._collected) + count < _COLLECTED:
+            elif len(self._collected) + count < COLLECTED:
                 self._collected += view
             else:
                 self.flush()
@@ -259,7 +259,11 @@ class FTPWriteFile:
 
     def _begun(self) -> Upload:
         if self._upload is None:
-            self._upload = self.fs.begin_upload("STOR", self._temporary, self.path)
+            try:
+                self._upload = self.fs.begin_upload("STOR", self._temporary, self.path)
+            except BaseException as error:
+                self._landing = dropped(error)  # the server may have begun all the same
+                raise
             self._landing = True
         return self._upload
 
@@ -274,7 +278,7 @@ class FTPWriteFile:
             try:
                 if self._extends:
                     self.fs.download(self.path, upload.write)
-                while chunk := source.read(_COLLECTED):
+                while chunk := source.read(COLLECTED):
                     upload.write(chunk)
                 upload.finish()
             finally:

@@ -18,25 +18,32 @@ from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.ftp import STORE, clean
 from mlartifacts.stores.ftp.connections import is_cut_off, reply
 from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning
-from mlartifacts.stores.ftp.files import FTPWriteFile
+from mlartifacts.stores.ftp.files import COLLECTED, FTPWriteFile
+from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, landing
 
 __all__ = ["FTPArtifactFileSystem"]
-
-# Bytes of a read or a write, where one is on its way: so few stay in the processor's cache.
-_PIECE = 2**18
 
 
 class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     """Artifacts on an FTP server."""
 
     store = STORE
+    roots_by_login = True
 
     @classmethod
     def _clean(cls, path: str) -> str:
         return clean(path)
 
+    def servers(self) -> frozenset[str]:
+        endpoint = self.pool.endpoint
+        return frozenset({server_name(endpoint.host, endpoint.port, ftplib.FTP_PORT)})
+
+    def has_directories(self, path: str) -> bool:
+        return True
+
     def unfit(self, path: str) -> str | None:
+        """A line's end; how long a name may be, no server says."""
         try:
             clean(path)
         except InvalidURI as error:
@@ -53,8 +60,11 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
         """Never: each range is a transfer that has to be broken off."""
         return False
 
+    def copies_within(self, path: str) -> bool:
+        return False
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
-        return _PIECE, _PIECE
+        return self.blocksize, COLLECTED
 
     def get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
@@ -96,6 +106,5 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
 def _of_reply(error: ftplib.Error, path: str) -> OSError:
     number = meaning(error)
     if number is None and reply(error) in {"421", "425", "426"}:
-        timed_out = any(word in str(error).lower() for word in ("timeout", "timed out"))
-        number = errno.ETIMEDOUT if timed_out else errno.ECONNABORTED
+        number = errno.ECONNABORTED  # a time of the server's that has run out, too: it hung up
     return OSError(number or errno.EIO, f"the FTP server says {str(error)!r}", path)

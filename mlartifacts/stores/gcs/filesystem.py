@@ -17,6 +17,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, texts, unfit_key
 from mlartifacts.stores.gcs import STORE
+from mlartifacts.uri import server_name_of
 from mlartifacts.writing import WholeWrite
 
 with STORE.driver():
@@ -31,7 +32,7 @@ with STORE.driver():
     from gcsfs.core import GCSFileSystem
     from gcsfs.retry import HttpError, NonRetryableError, retry_request
 
-    from mlartifacts.network import with_proxy
+    from mlartifacts.network import sockets, with_proxy
 
 __all__ = ["GCSArtifactFileSystem"]
 
@@ -94,6 +95,10 @@ def _for_good() -> Iterator[None]:
         raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
     except aiohttp.ClientConnectorError as error:
         raise ConnectionError(errno.ECONNREFUSED, str(error)) from error
+    except aiohttp.ClientOSError as error:
+        if error.errno != errno.ETIMEDOUT:
+            raise
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}") from error
 
 
 class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ignore[misc]
@@ -104,6 +109,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
 
     store = STORE
     lists_md5 = True
+    lists_flat = True
+    session_kwargs: dict[str, Any]
 
     _request = retry_request(retries=3)(_ask)
     _get_file_request = retry_request(retries=3)(_download)
@@ -124,6 +131,14 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
                 options.setdefault("project", project)
         options["session_kwargs"] = with_proxy(options.get("session_kwargs") or {})
         return options
+
+    async def _set_session(self) -> aiohttp.ClientSession:
+        wait = getattr(self.requests_timeout, "sock_read", None)
+        if self._session is None and wait and not getattr(self, "_use_client_cert", False):
+            connector = aiohttp.TCPConnector(socket_factory=sockets(wait))
+            self.session_kwargs = {"connector": connector, **self.session_kwargs}
+        session: aiohttp.ClientSession = await super()._set_session()
+        return session
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
         """Bucket, key and generation; ``#`` is part of the name unless `version_aware`."""
@@ -178,8 +193,16 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         except FileNotFoundError:  # the bucket is not there
             return {} if detail else []
 
+    def servers(self) -> frozenset[str]:
+        """The emulator, or Google, whose endpoints all have the same buckets."""
+        name = server_name_of(self._location)
+        return frozenset({"googleapis.com" if name.endswith(".googleapis.com") else name})
+
     def unfit(self, path: str) -> str | None:
-        return unfit_key(self.split_path(path)[1])
+        key = self.split_path(path)[1]
+        if "\r" in key or "\n" in key:
+            return "Google allows no line's end in a name"
+        return unfit_key(key)
 
     # ---- Reading -------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from fsspec.utils import isfilelike, tokenize
 
 from mlartifacts.errors import InvalidConfig, MissingDriver
 from mlartifacts.promises import SyncArtifactFileSystem, texts, unfit_text
-from mlartifacts.stores.hdfs import STORE, clean, libhdfs
+from mlartifacts.stores.hdfs import STORE, clean, libhdfs, site
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
+from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, temporary_beside
 
 __all__ = ["HDFSArtifactFileSystem", "HDFSFileSystem"]
@@ -31,6 +32,9 @@ _READ_AHEAD = 5 * 2**20
 _PIECE = 4 * 2**20
 # Each write to a driver costs a crossing into Java or into another thread.
 _WRITE_BUFFER = 2**20
+# Of HDFS itself.
+_LONGEST_PATH = 8000
+_DEEPEST = 1000
 
 
 class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -297,8 +301,39 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
             return None  # fsspec's own
         return self.driver.explain(error, path)
 
+    @functools.cached_property
+    def _settings(self) -> dict[str, str]:
+        return site.read([*site.class_path(), *site.conf_dir()], self.cluster.extra_conf)
+
+    def servers(self) -> frozenset[str]:
+        """The name nodes, of which a name service has several; none for a ``viewfs``."""
+        authority = self.cluster.authority
+        if self.cluster.host == "default":
+            authority = self._settings.get("fs.defaultFS", "")
+        with contextlib.suppress(ValueError):  # a port that is no number
+            nodes = site.namenodes(authority, self._settings)
+            return frozenset(server_name(*node) for node in nodes)
+        return frozenset()
+
+    def has_directories(self, path: str) -> bool:
+        return True
+
+    def copies_within(self, path: str) -> bool:
+        return False
+
     def unfit(self, path: str) -> str | None:
-        return "HDFS allows no ':' in a name" if ":" in path else unfit_text(path)
+        """What HDFS refuses; how long a step may be is the cluster's setting, 255 bytes mostly."""
+        if ":" in path:
+            return "HDFS allows no ':' in a name"
+        if half := unfit_text(path):
+            return half
+        steps = path.split("/")
+        if len(path) > _LONGEST_PATH or path.count("/") > _DEEPEST:
+            return "the path is too long"
+        longest = site.longest_step(self._settings)
+        if longest and (long := next((s for s in steps if len(s.encode()) > longest), None)):
+            return f"{long[:20]!r}... has more than {longest} bytes ({site.LONGEST_STEP})"
+        return None
 
     def _open_whole(
         self, path: str, mode: str, autocommit: bool = True, **kwargs: Any

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-__all__ = ["class_path", "conf_dir", "is_secure", "namenodes", "read"]
+__all__ = [
+    "LONGEST_STEP",
+    "class_path",
+    "conf_dir",
+    "is_secure",
+    "longest_step",
+    "namenodes",
+    "read",
+]
+
+#: The setting of the longest name in a directory.
+LONGEST_STEP = "dfs.namenode.fs-limits.max-component-length"
 
 _FILES = ("core-site.xml", "hdfs-site.xml")
 _DEFAULT_PORT = 8020
@@ -48,6 +59,12 @@ def read(directories: Iterable[str], extra: Mapping[str, str]) -> dict[str, str]
 def is_secure(settings: Mapping[str, str]) -> bool:
     """Whether the cluster asks for Kerberos."""
     return settings.get("hadoop.security.authentication", "simple").strip().lower() == "kerberos"
+
+
+def longest_step(settings: Mapping[str, str]) -> int:
+    """How many bytes a name in a directory may have; 0 for any number."""
+    text = settings.get(LONGEST_STEP, "").strip()
+    return int(text) if text.isdecimal() else 255  # Hadoop's default
 
 
 def namenodes(authority: str, settings: Mapping[str, str]) -> list[tuple[str, int]]:

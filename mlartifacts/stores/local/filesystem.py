@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
+import sys
 from typing import IO, Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -25,6 +27,9 @@ from mlartifacts.writing import (
 )
 
 __all__ = ["LocalArtifactFileSystem"]
+
+_LONGEST_STEP = 255
+_WINDOWS = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.I)
 
 
 class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type: ignore[misc]
@@ -49,6 +54,13 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
     def unstrip_protocol(self, name: str) -> str:
         """The ``file://`` URL of a path; a ``%`` in it is encoded, as URLs of files are decoded."""
         return f"file://{self._strip_protocol(name).replace('%', '%25')}"
+
+    def has_directories(self, path: str) -> bool:
+        return True
+
+    def unfit(self, path: str) -> str | None:
+        """A name or a path that is too long, a NUL, or what Windows knows no file by."""
+        return unfit(path, windows=os.name == "nt")
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
@@ -95,6 +107,9 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
             except FileExistsError as error:  # a step of the path is a file
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
 
+    def copies_within(self, path: str) -> bool:
+        return False
+
     def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if os.path.isdir(source):
@@ -140,6 +155,34 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
         path = self._strip_protocol(path)
         self._make_room(path)
         super().touch(path, truncate=truncate, **kwargs)
+
+
+def unfit(path: str, windows: bool) -> str | None:
+    """Why a disk, or one of Windows, cannot hold a path."""
+    steps = os.path.splitdrive(path)[1].split("/")
+    # NTFS and APFS count in units of UTF-16, others in bytes.
+    unit = "characters" if windows or sys.platform == "darwin" else "bytes"
+    try:
+        long = next((step for step in steps if _length(step, unit) > _LONGEST_STEP), None)
+        size = 0 if windows else len(os.fsencode(path))
+    except UnicodeEncodeError:
+        return "it has half of a character (a lone surrogate)"
+    if long:
+        return f"{long[:20]!r}... has more than {_LONGEST_STEP} {unit}"
+    longest = os.pathconf("/", "PC_PATH_MAX") if os.name == "posix" and not windows else None
+    if longest is not None and size >= longest:
+        return "the path is too long"
+    if "\0" in path:
+        return "it has a NUL"
+    if windows and (bad := next((step for step in steps if _WINDOWS.search(step)), None)):
+        return f"Windows knows no {bad!r}"
+    return None
+
+
+def _length(step: str, unit: str) -> int:
+    if unit == "bytes":
+        return len(os.fsencode(step))
+    return len(step.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class _LocalWrite(WholeWrite):

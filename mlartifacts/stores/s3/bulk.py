@@ -11,7 +11,9 @@ asynchronous ones may crash the interpreter at its end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import datetime
 import errno
 import functools
@@ -25,7 +27,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
-from mlartifacts.checksums import Checksum, listed
+from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
 from mlartifacts.stores.s3.driver import Hung, told_by_name
@@ -69,6 +71,8 @@ _PIECE = 2**20
 # obstore refuses them in names.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
 _ASCII = re.compile(r"[\x20-\x7e]*")
+# The ETag of an object that came in parts: the MD5 of their MD5s, unless it is encrypted.
+_TAG_OF_PARTS = re.compile(r'"([0-9a-f]{32})-\d+"')
 # Checksums of an object, the cheapest to make first.
 _CHECKSUMS = ("CRC32C", "CRC32", "SHA1", "SHA256")
 # What an upload is given to arrive besides the wait for its answer: obstore's timeout for the
@@ -302,28 +306,42 @@ class S3Carrier:
 
     def checksum(self, path: str, version: str | None) -> Checksum | None:
         """What an upload gave the object, in whole or in parts; no other than of `version`."""
-        key = self._key(path)
-        ask = functools.partial(self._fs.call_s3, "head_object", Bucket=self._bucket, Key=key)
         try:
-            said = ask(ChecksumMode="ENABLED")
+            said, first = synced(self._fs.loop, self._heads, self._key(path), version)
             if version is not None and said.get("ETag") != version:
                 return None
+            part = _part(said, first)
             algorithm = next((name for name in _CHECKSUMS if said.get(f"Checksum{name}")), None)
             if algorithm is None:
-                return None
-            digest, of_parts, _ = said[f"Checksum{algorithm}"].partition("-")
+                tag = _TAG_OF_PARTS.fullmatch(said.get("ETag", ""))
+                is_md5 = said.get("ServerSideEncryption", "AES256") == "AES256"
+                if tag is None or part is None or not is_md5 or said.get("SSECustomerAlgorithm"):
+                    return None
+                return Checksum(Kind("md5", part), bytes.fromhex(tag[1]), certain=False)
+            text, of_parts, _ = said[f"Checksum{algorithm}"].partition("-")
             kind = "COMPOSITE" if of_parts else said.get("ChecksumType")
             if kind is None and "-" in said["ETag"]:
                 return None  # nobody says what it is of
-            part = 0
-            if kind == "COMPOSITE":
-                first = ask(PartNumber=1)
-                part = first["ContentLength"]
-                if first.get("PartsCount") != -(-said["ContentLength"] // part):
-                    return None  # its parts differ in size
+            if kind == "COMPOSITE" and part is None:
+                return None
+            size = part if kind == "COMPOSITE" else 0
         except OSError:
             return None  # not everybody may ask
-        return Checksum.encoded(algorithm.lower(), digest, part)
+        made = Checksum.encoded(algorithm.lower(), text, size or 0)
+        # That the parts between the first and the last are as long as the first, nobody says.
+        return dataclasses.replace(made, certain=False) if made and size else made
+
+    async def _heads(self, key: str, version: str | None) -> tuple[dict[str, Any], ...]:
+        """What is said of an object, and of the first of its parts, at once if it has some."""
+        ask = functools.partial(self._fs._call_s3, "head_object", Bucket=self._bucket, Key=key)
+        asked = [ask(ChecksumMode="ENABLED")]
+        if version is None or "-" in version:
+            asked.append(ask(PartNumber=1))
+        said, *first = await asyncio.gather(*asked, return_exceptions=True)
+        if isinstance(said, BaseException):
+            raise said
+        # A server need not know of parts.
+        return said, first[0] if first and isinstance(first[0], dict) else {}
 
     def write(self, path: str, data: Any) -> Checksum | None:
         """Write an object at once."""
@@ -451,3 +469,10 @@ class S3Carrier:
         if number:
             return OSError(int(number[1]), os.strerror(int(number[1])))
         return ConnectionAbortedError(errno.ECONNABORTED, reason)
+
+
+def _part(whole: dict[str, Any], first: dict[str, Any]) -> int | None:
+    """How long each part of an object is, most likely; ``None`` where they differ for sure."""
+    size: int = first.get("ContentLength", 0)
+    is_alike = size and first.get("PartsCount") == -(-whole["ContentLength"] // size)
+    return size if is_alike else None

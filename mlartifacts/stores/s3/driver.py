@@ -23,7 +23,6 @@ import functools
 import math
 import mimetypes
 import os
-import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -32,9 +31,10 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from s3fs import S3FileSystem
 from s3fs.core import _PRESERVE_KWARGS, _error_wrapper
 
+from mlartifacts.network import sockets
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
-from mlartifacts.stores.s3.answers import read_quickly
+from mlartifacts.stores.s3.answers import files_listed, read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
@@ -59,6 +59,10 @@ _PARTS = 10_000
 _COPIED_AT_ONCE = 150 * 2**20
 # How many keys S3 deletes in one request, and lists in one answer.
 _DELETED_AT_ONCE = 1000
+# How the names of buckets end that list nothing but what is below a directory.
+_DIRECTORY_BUCKET = "--x-s3"
+# Turns of the event loop after which a request that has a connection is on its way.
+_UNTIL_SENT = 3
 
 #: The multipart uploads that the running task has begun.
 _begun: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.ContextVar(
@@ -98,7 +102,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         config: dict[str, Any] = super()._prepare_config_kwargs()
         if config["read_timeout"] is not None:
             connector = config.setdefault("connector_args", {})
-            connector.setdefault("socket_factory", _sockets(config["read_timeout"]))
+            connector.setdefault("socket_factory", sockets(config["read_timeout"]))
         return config
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +110,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         client = await super().set_session(*args, **kwargs)
         if client is not self._expecting_nothing:
             client.meta.events.register("request-created.s3", _expect_nothing)
-            read_quickly(self.session)
+            read_quickly(self.session, client)
             self._expecting_nothing = client
         return client
 
@@ -221,10 +225,25 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         return bool(answer.get("Contents"))
 
     async def _find(
-        self, path: str, *args: Any, withdirs: bool | None = None, detail: bool = False, **kw: Any
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool | None = None,
+        detail: bool = False,
+        prefix: str = "",
+        **kwargs: Any,
     ) -> Any:
+        bucket, key, _ = self.split_path(path)
+        is_plain = not (maxdepth or withdirs or prefix or kwargs or self.version_aware)
         try:
-            found = await super()._find(path, *args, withdirs=withdirs, detail=True, **kw)
+            if is_plain and bucket:
+                listed = await self._files(bucket, key.rstrip("/") + "/" if key else "")
+                if not listed and key:
+                    listed = [await self._head(path)]
+                found = {entry["name"]: entry for entry in listed if not _is_marker(entry)}
+            else:
+                options = {"maxdepth": maxdepth, "withdirs": withdirs, "prefix": prefix, **kwargs}
+                found = await super()._find(path, detail=True, **options)
         except FileNotFoundError:  # the bucket is not there
             found = {}
         if not withdirs:  # s3fs gives a directory that has nothing in it
@@ -234,16 +253,68 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
     async def _entries(self, path: str) -> dict[str, dict[str, Any]]:
         """The entry of a file, or those of all files below a directory, by path.
 
-        In two requests: what a listing gives, or not, says whether there is a directory.
+        In one request, where what begins with the name fits into one answer: it says of the name
+        itself, too.
         """
-        _, key, _ = self.split_path(path)
-        if key:
-            with contextlib.suppress(FileNotFoundError):
-                return {path: await self._head(path)}
-        found = await super()._lsdir(path, delimiter="")
-        if key and not found:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        bucket, key, _ = self.split_path(path)
+        if not key:
+            found = await self._files(bucket, "")
+        else:
+            begun = await self._beginning_with(bucket, key)
+            if begun is None:
+                try:
+                    begun = [await self._head(path)]
+                except FileNotFoundError:
+                    begun = await self._files(bucket, f"{key}/")
+            for entry in begun:
+                if entry["name"] == f"{bucket}/{key}":
+                    return {path: entry}
+            found = [entry for entry in begun if entry["name"].startswith(f"{bucket}/{key}/")]
+            if not found:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return {entry["name"]: entry for entry in found if not _is_marker(entry)}
+
+    async def _beginning_with(self, bucket: str, name: str) -> list[dict[str, Any]] | None:
+        """The entries of all keys that begin with a name; ``None`` where it takes more requests."""
+        if self.version_aware or bucket.endswith(_DIRECTORY_BUCKET):
+            return None
+        try:
+            answer = await self._list_page(bucket, name)
+        except PermissionError:  # a policy may let list what is below, and that alone
+            return None
+        return None if answer.get("IsTruncated") else [*files_listed(answer, bucket)]
+
+    async def _files(self, bucket: str, prefix: str) -> list[dict[str, Any]]:
+        """The entries of all keys that begin with a prefix, markers of directories too.
+
+        A page is read while the next one is on its way.
+        """
+        if self.version_aware:
+            return list(await super()._lsdir(bucket, delimiter="", prefix=prefix))
+        found: list[dict[str, Any]] = []
+        token: str | None = None
+        page = asyncio.ensure_future(self._list_page(bucket, prefix))
+        try:
+            while True:
+                answer = await page
+                if answer.get("IsTruncated"):
+                    before, token = token, answer.get("NextContinuationToken")
+                    if token in {None, before}:
+                        reason = "the listing is cut off, and says no place to go on"
+                        raise OSError(errno.EIO, reason, f"{bucket}/{prefix}")
+                    ask = self._list_page(bucket, prefix, ContinuationToken=token)
+                    page = asyncio.ensure_future(ask)
+                    for _ in range(_UNTIL_SENT):
+                        await asyncio.sleep(0)
+                found += files_listed(answer, bucket)
+                if not answer.get("IsTruncated"):
+                    return found
+        finally:
+            page.cancel()
+
+    async def _list_page(self, bucket: str, prefix: str, **more: str) -> Any:
+        asked = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", **more, **self.req_kw}
+        return await self._call_s3("list_objects_v2", **asked)
 
     # ---- Reading -------------------------------------------------------------------------
 
@@ -476,19 +547,3 @@ def _expect_nothing(request: Any, **kwargs: Any) -> None:
     """Upload without waiting for a ``100 Continue``, for which aiohttp has no timeout."""
     if "Expect" in request.headers:
         del request.headers["Expect"]
-
-
-def _sockets(timeout: float) -> Callable[[Any], socket.socket]:
-    """Make sockets that end an upload which the server does not take.
-
-    aiohttp has timeouts for connecting and reading alone. Other systems than Linux wait.
-    """
-
-    def make(address: Any) -> socket.socket:
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
-        return made
-
-    return make

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlartifacts.carrying import Carrier
@@ -13,7 +14,11 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
+from mlartifacts.uri import server_name_of
 from mlartifacts.writing import WholeWrite
+
+if TYPE_CHECKING:
+    from mlartifacts.signing import Signer
 
 with STORE.driver():
     from aiohttp import ClientError as AiohttpError
@@ -81,7 +86,8 @@ _OTHERS: dict[str, tuple[int, str]] = {
     "IllegalLocationConstraintException": (errno.EINVAL, _REGION),
     "KeyTooLongError": (errno.ENAMETOOLONG, "the key is too long"),
     "PermanentRedirect": (errno.EINVAL, _REGION),
-    "RequestTimeout": (errno.ETIMEDOUT, "the store waited too long for the upload"),
+    # The store's own time, and none that was set here: it may be mended by another try.
+    "RequestTimeout": (errno.ECONNABORTED, "the store waited too long for the upload"),
     "301": (errno.EINVAL, _REGION),
     "503": (errno.EBUSY, "the store is overloaded"),
     "ServiceUnavailable": (errno.EBUSY, "the store is overloaded"),
@@ -91,6 +97,7 @@ _OTHERS: dict[str, tuple[int, str]] = {
 _CHECKSUMS = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for this older store"
 _CA_BUNDLE = "AWS_CA_BUNDLE"
 _TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets how long to wait"
+_AMAZONS = re.compile(r"\.amazonaws\.com(\.cn)?$")
 _CREDENTIALS = ("key", "secret", "token", "username", "password", "profile", "session")
 
 
@@ -102,6 +109,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
 
     store = STORE
     lists_md5 = True
+    lists_flat = True
 
     def __init__(self, *args: Any, uri: str | None = None, **explicit: Any) -> None:
         super().__init__(*args, uri=uri, **_over_the_environment(explicit))
@@ -118,6 +126,16 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         bucket, _, key = self._strip_protocol(name).partition("/")
         return f"{self.root_uri.scheme}://{bucket}@{self.root_uri.netloc}/{key}"
 
+    def servers(self) -> frozenset[str]:
+        """The endpoint; Amazon's are one, as a bucket is the same at each."""
+        with self._explaining(""):
+            endpoint = synced(self.loop, self.set_session).meta.endpoint_url
+        host = urlsplit(endpoint).hostname or ""
+        if found := _AMAZONS.search(host):
+            # Its partitions have buckets of their own.
+            return frozenset({f"{'us-gov' if 'us-gov' in host else ''}{found[0]}"})
+        return frozenset({server_name_of(endpoint)})
+
     def carrier(self, path: str) -> Carrier | None:
         from mlartifacts.stores.s3 import bulk
 
@@ -125,6 +143,11 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         if bucket not in self._carriers:
             self._carriers[bucket] = bulk.carrier(self, bucket)
         return self._carriers[bucket]
+
+    def signer(self) -> Signer | None:
+        from mlartifacts.stores.s3 import signing
+
+        return signing.signer(self)
 
     # ---- Errors --------------------------------------------------------------------------
 

@@ -150,6 +150,11 @@ class Connections:
         """The SSH connection, for what is not SFTP."""
         return (await self._connected()).client
 
+    async def address(self) -> tuple[str, int]:
+        """The host and the port that are meant, by ssh_config; nothing connects."""
+        options = await _configured(self.host, self._arguments, None)
+        return options.host, options.port
+
     def close(self) -> None:
         """Hang up; to be called from any thread, and never waits."""
         loop = self._loop

@@ -21,6 +21,7 @@ from fsspec.utils import isfilelike
 
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.stores.sftp import STORE
+from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, landing, temporary_beside
 
 with STORE.driver():
@@ -75,6 +76,7 @@ _SAID = {
 }
 
 _REMOVED_AT_ONCE = 64
+_PORT = 22
 
 _OF_FSSPEC = frozenset(
     "asynchronous loop batch_size skip_instance_cache use_listings_cache listings_expiry_time"
@@ -90,8 +92,11 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     """
 
     store = STORE
+    roots_by_login = True
     # A file takes two or three round trips, and little else.
     files_at_once = 32
+    # A thread for each would wait for the others' turns: a third more of CPU.
+    files_together = 8
     protocol = ("sftp", "ssh")
     root_marker = ""
 
@@ -140,6 +145,14 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     async def aclose(self) -> None:
         """Hang up before the loop ends, where the loop is the caller's (``asynchronous=True``)."""
         await self._pool.aclose()
+
+    def servers(self) -> frozenset[str]:
+        """The host that is meant, by whichever of its names in ssh_config."""
+        host, port = synced(self.loop, self._pool.address)
+        return frozenset({server_name(host, port, _PORT)})
+
+    def has_directories(self, path: str) -> bool:
+        return True
 
     async def _execute(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("check", True)

@@ -1,0 +1,181 @@
+"""Which names a disk takes for one, and which Windows knows no file by."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mlartifacts
+from mlartifacts.errors import InvalidURI, TransferError
+from mlartifacts.stores.local.filesystem import unfit
+from mlartifacts.transfer import plan
+from tests.contract.stores import Harbour
+from tests.transfer.trees import found, plant
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a:b", "a?", "a*", "<a", "a>", 'a"', "a|b", "back\\slash", "tab\t"),
+        *("dot.", "space ", "dir./file", "con", "CON.txt", "Aux", "nul.tar.gz", "com1", "a/LPT9.x"),
+    ],
+)
+def test_names_that_windows_cannot_hold(name: str) -> None:
+    reason = unfit(f"/data/{name}", windows=True)
+    assert reason is not None
+    assert reason.startswith("Windows knows no")
+    assert unfit(f"/data/{name}", windows=False) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["con sole", "console", "com", "com10", "x.con", ".hidden", "a.b.c", "ünï", "[1] {2}#%"]
+)
+def test_names_that_windows_holds(name: str) -> None:
+    assert unfit(f"/data/{name}", windows=True) is None
+
+
+@pytest.mark.parametrize("step", ["日" * 255, "\U0001f600" * 127, "a" * 255, "\ud800"])
+def test_how_long_a_name_may_be_on_windows(step: str) -> None:
+    assert unfit(f"/data/{step}", windows=True) is None
+    assert "characters" in str(unfit(f"/data/{step * 2 if len(step) > 1 else step * 256}", True))
+
+
+@pytest.mark.skipif(sys.platform in {"win32", "darwin"}, reason="they count otherwise")
+def test_how_long_a_name_may_be_on_linux(tmp_path: Path) -> None:
+    for fitting, unfitting, reason in (
+        ("日" * 85, "日" * 86, "bytes"),
+        ("\udcff" * 255, "\udcff" * 256, "bytes"),  # bytes that are no text
+        ("日", "\ud800", "half of a character"),
+    ):
+        (tmp_path / fitting).touch()
+        with pytest.raises((OSError, UnicodeEncodeError)):
+            (tmp_path / unfitting).touch()
+        assert unfit(f"{tmp_path}/{fitting}", windows=False) is None
+        assert reason in str(unfit(f"{tmp_path}/{unfitting}", windows=False))
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["A", "a"], [("", "A", "a")]),
+        (["x/A", "x/a", "x/b"], [("x", "x/A", "x/a")]),
+        # Of directories that a disk keeps apart, the files are none of one name.
+        (["X", "x", "X/a", "x/A", "x/a"], [("", "X", "x"), ("x", "x/A", "x/a")]),
+        (["ä.txt", "Ä.TXT"], [("", "ä.txt", "Ä.TXT")]),
+        (["a", "b", "a b", "ab/A", "b/a"], []),
+    ],
+)
+def test_names_that_are_nearly_equal(names: list[str], pairs: list[tuple[str, str, str]]) -> None:
+    assert list(plan.nearly_equal(names)) == pairs
+
+
+@pytest.fixture
+def folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory, below others, whose disk takes upper and lower case for one.
+
+    Few machines let a test mount such a disk: what the system says of names is what one says.
+    """
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    lexists, listdir = os.path.lexists, os.listdir
+
+    def folding(path: str) -> bool:
+        folder, name = os.path.split(path)
+        if not Path(folder).is_relative_to(mount):
+            return lexists(path)
+        names = listdir(folder) if os.path.isdir(folder) else []
+        return name.casefold() in map(str.casefold, names)
+
+    monkeypatch.setattr(os.path, "lexists", folding)
+    return mount
+
+
+CASES = ({"A.txt": b"1", "a.txt": b"2"}, {"a": b"1", "A/b": b"2"}, {"x/A/b": b"1", "x/a/c": b"2"})
+
+
+@pytest.mark.parametrize("files", CASES)
+@pytest.mark.parametrize("there", [{}, {"1": b"1"}, {"old": b"1"}])
+def test_a_disk_that_folds_case(
+    files: dict[str, bytes],
+    there: dict[str, bytes],
+    folding: Path,
+    tmp_path: Path,
+    opened: Callable[[str], Harbour],
+) -> None:
+    """It is asked itself, and not the disk above it; what is in it, if anything is."""
+    s3 = opened("s3")
+    s3.seed(files)
+    plant(folding, there)
+    for target in (folding, folding / "new" / "deep"):
+        with pytest.raises(InvalidURI, match="takes '.*' and '.*' for one name"):
+            mlartifacts.download(s3.uri(), target)
+        assert found(folding) == there
+        assert [path.name for path in folding.iterdir()] == list(there)
+    # Beside it, each is itself.
+    assert found(mlartifacts.download(s3.uri(), tmp_path / "Other")) == files
+    s3.seed({"only": b"3"})
+    one = mlartifacts.download(s3.uri(), folding / "fine", include="only")
+    assert found(one) == {"only": b"3"}
+
+
+def test_a_dry_run_writes_nothing_to_find_out(
+    folding: Path, opened: Callable[[str], Harbour]
+) -> None:
+    s3 = opened("s3")
+    s3.seed(CASES[0])
+    os.utime(folding, (1, 1))
+    mlartifacts.download(s3.uri(), folding, dry_run=True)
+    assert folding.stat().st_mtime == 1
+    plant(folding, {"old": b"1"})
+    with pytest.raises(InvalidURI, match="for one name"):  # which tells
+        mlartifacts.download(s3.uri(), folding, dry_run=True)
+
+
+def test_a_disk_that_folds_case_and_is_not_to_be_read(
+    folding: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert plan._folds_case(str(folding))
+    assert list(folding.parent.glob("mount/*")) == []
+
+
+def test_a_disk_that_is_not_there() -> None:
+    """What is above the root, of a drive of Windows say, is the root."""
+    assert plan._deepest("no such/folder") == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its disks fold case")
+def test_a_disk_that_keeps_case(tmp_path: Path) -> None:
+    if os.path.exists(tmp_path.parent / tmp_path.name.swapcase()):
+        pytest.skip("this disk folds case")
+    for number, files in enumerate(({}, {"1": b""}, {"old": b""}, {"a": b"", "A": b""})):
+        folder = plant(tmp_path / str(number), files)
+        folder.mkdir(exist_ok=True)
+        assert not plan._folds_case(str(folder))
+        assert found(folder) == files
+
+
+@pytest.mark.xdist_group("mlflow")
+def test_what_mlflows_server_does_not_say(opened: Callable[[str], Harbour]) -> None:
+    """Whether it holds a file and a directory of one name: what is behind it does, or the write
+    of one of them fails."""
+    s3, on_s3, on_a_disk = map(opened, ("s3", "mlflow-artifacts-s3", "mlflow-artifacts"))
+    files = {"both": b"1", "both/below": b"2", "fine": b"3"}
+    s3.seed(files)
+    mlartifacts.copy(s3.uri() + "/", on_s3.uri())
+    assert on_s3.stored() == files
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.copy(s3.uri() + "/", on_a_disk.uri())
+    (error,) = caught.value.failures.values()
+    assert isinstance(error, NotADirectoryError | IsADirectoryError)
+    left = on_a_disk.stored()
+    assert len(left) == 2
+    assert left.items() <= files.items()

@@ -1,0 +1,277 @@
+"""Whether one end of a transfer lies in the other, however each was named and opened."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlartifacts
+from mlartifacts.errors import InvalidURI
+from mlartifacts.stores.azure import account
+from mlartifacts.transfer import operations
+from mlartifacts.transfer.trees import End
+from mlartifacts.uri import server_name, server_name_of
+from mlartifacts.writing import is_temporary
+from tests.contract.stores import Harbour
+from tests.transfer.trees import found, plant
+
+Opened = Callable[[str], Harbour]
+Way = tuple[str, dict[str, Any]]
+
+TREE = {"a/b/c": b"1", "a/b/d/e": b"22", "a/f": b"333"}
+
+
+def ways(store: Any, name: str) -> list[Way]:
+    """Ways to a path of a store: URIs, with the options that they take."""
+    plain = store.uri(name)
+    parts = urllib.parse.urlsplit(plain)
+    host = f"127.0.0.1:{parts.port}"
+    if store.name == "s3":
+        port = store.server.url.rpartition(":")[2]
+        endpoints = [store.server.url + "/", f"http://LOCALHOST.:{port}"]
+        return [(plain.replace("s3:", "s3a:"), {"endpoint_url": url}) for url in endpoints]
+    if store.name == "wasbs":
+        there = plain.replace(".blob.", ".dfs.").replace("devstoreaccount1", "DevStoreAccount1")
+        string = store.server.connection_string
+        return [
+            (there.replace("wasbs:", "abfss:"), {}),
+            (plain, {"connection_string": string.replace("127.0.0.1", "localhost")}),
+        ]
+    if store.name == "gcs":
+        return [(plain, {"endpoint_url": store.server.url.replace("127.0.0.1", "localhost")})]
+    if store.name == "sftp":
+        config = Path.home() / ".ssh" / "config"
+        config.write_text(f"Host alias\n HostName {parts.hostname}\n Port {parts.port}\n")
+        if not (store.folder / "link").is_symlink():
+            (store.folder / "link").symlink_to(store.folder)
+        return [
+            (f"ssh://alias{parts.path}", {}),
+            (f"sftp://somebody@{host}{parts.path}", {}),
+            (store.uri(f"link/{name}"), {}),
+        ]
+    if store.name == "ftp":
+        return [
+            (f"ftp://anonymous@LOCALHOST:{parts.port}{parts.path}", {}),
+            (f"ftps://{parts.netloc.replace('127.0.0.1', '[::1]')}{parts.path}", {}),
+        ]
+    if store.name == "hdfs":
+        return [
+            (plain.replace(parts.hostname or "", "LocalHost"), {}),
+            (plain, {"driver": "hdfs-native"}),
+            (f"hdfs:{parts.path}", {"extra_conf": {"fs.defaultFS": store.server.url}}),
+            (f"viewfs://views{parts.path}", {}),
+        ]
+    if store.name == "mlflow-artifacts":
+        server = store.tracking.url
+        return [
+            (
+                f"{server.replace('127.0.0.1', 'LOCALHOST')}/api/2.0/mlflow-artifacts/artifacts"
+                f"{parts.path}",
+                {},
+            ),
+            (f"mlflowartifacts://{server.partition('://')[2]}{parts.path}", {}),
+        ]
+    assert store.name in {"runs-s3", "runs-local"}
+    return [(mlartifacts.resolve(plain), {})]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "mlflow-artifacts", "runs-s3", "runs-local"],
+)
+def test_sync_does_not_delete_its_source(name: str, opened: Opened) -> None:
+    store = opened(name)
+    store.seed(TREE)
+    for above in ("a", "") if name.startswith("runs") else ("a",):
+        for other, options in ways(store, above):
+            with pytest.raises(InvalidURI, match="lies in"):
+                mlartifacts.sync(store.uri("a/b"), other, delete=True, target_options=options)
+        for other, options in ways(store, "a/b"):
+            with pytest.raises(InvalidURI, match="lies in"):
+                mlartifacts.sync(other, store.uri(above), delete=True, source_options=options)
+    assert store.stored() == TREE
+
+
+def test_a_copy_into_itself_by_a_link_of_a_server(opened: Opened) -> None:
+    store: Any = opened("sftp")
+    store.seed(TREE)
+    (store.folder / "link").symlink_to("a")
+    for target in ("link/new/deep", "link/b", "a/b", "a"):
+        with pytest.raises(InvalidURI, match="itself"):
+            mlartifacts.copy(store.uri("link"), store.uri(target))
+    for target in ("link/new/deep", "link/b"):
+        with pytest.raises(InvalidURI, match="itself"):
+            mlartifacts.copy(store.uri("a"), store.uri(target))
+    (store.folder / "link").unlink()
+    assert store.stored() == TREE
+
+
+def lies_in(one: Way, other: Way, perhaps: bool = False) -> bool:
+    ends = (End(*mlartifacts.url_to_fs(uri, **options)) for uri, options in (one, other))
+    return next(ends).lies_in(next(ends), perhaps)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "surely", "perhaps"),
+    [
+        # Amazon's endpoints are one; of other servers, each has its own buckets.
+        ({}, {"endpoint_url": "https://s3.eu-west-1.amazonaws.com"}, True, True),
+        ({}, {"endpoint_url": "https://s3.cn-north-1.amazonaws.com.cn"}, False, False),
+        ({}, {"endpoint_url": "http://minio:9000"}, False, False),
+        ({"endpoint_url": "http://a:9000"}, {"endpoint_url": "http://b:9000"}, False, False),
+        ({"endpoint_url": "http://a:9000"}, {"endpoint_url": "http://a:9001"}, False, False),
+        (
+            {"endpoint_url": "http://localhost:9000"},
+            {"endpoint_url": "http://127.0.0.1:9000"},
+            True,
+            True,
+        ),
+        (
+            {"endpoint_url": "http://127.0.0.1:9000"},
+            {"endpoint_url": "http://127.0.0.2:9000"},
+            False,
+            False,
+        ),
+        ({"endpoint_url": "http://a:80/s3/"}, {"endpoint_url": "https://A./s3"}, True, True),
+    ],
+)
+def test_buckets(
+    one: Any, other: Any, surely: bool, perhaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    for source, target in ((one, other), (other, one)):
+        ends = ("s3://bucket/a/b", source), ("s3://bucket/a", target)
+        assert lies_in(*ends) is surely
+        assert lies_in(*ends, perhaps=True) is perhaps
+    assert not lies_in(("s3://bucket/ab", one), ("s3://bucket/a", other), perhaps=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "surely", "perhaps"),
+    [
+        # Each may be shown a root of their own: then these are two places, which copies may join.
+        ("sftp://anna@host/a/b", "sftp://berta@HOST:22/a", False, True),
+        ("sftp://anna@host/a/b", "sftp://anna@host:2222/a", False, False),
+        ("sftp://anna@host/a/b", "sftp://anna@other/a", False, False),
+        ("ftp://anna@host/a/b", "ftps://berta@host/a", False, True),
+        ("ftp://host/a/b", "ftp://host:2121/a", False, False),
+        # A name service is its name nodes.
+        ("hdfs://service/a/b", "hdfs://two/a", True, True),
+        ("hdfs://two:8020/a/b", "hdfs://service/a", True, True),
+        ("hdfs://service/a/b", "hdfs://three/a", False, False),
+        ("hdfs:/a/b", "hdfs://one/a", True, True),
+        ("hdfs://one/a/b", "viewfs://views/a", False, True),
+    ],
+)
+def test_servers(one: str, other: str, surely: bool, perhaps: bool) -> None:
+    settings = {
+        "fs.defaultFS": "hdfs://service",
+        "dfs.ha.namenodes.service": "nn1,nn2",
+        "dfs.namenode.rpc-address.service.nn1": "one:8020",
+        "dfs.namenode.rpc-address.service.nn2": "two:8020",
+    }
+    options = {"driver": "hdfs-native", "extra_conf": settings} if "hdfs" in one else {}
+    for perhaps_, expected in ((False, surely), (True, perhaps)):
+        assert lies_in((one, options), (other, options), perhaps_) is expected
+
+
+def test_local_paths(tmp_path: Path) -> None:
+    plant(tmp_path / "here", {"b/c": b"1"})
+    (tmp_path / "link").symlink_to("here")
+    (tmp_path / "hereafter").mkdir()
+    here = str(tmp_path / "here")
+    assert lies_in((f"{tmp_path}/link/b", {}), (here, {}))
+    assert lies_in((f"{tmp_path}/link/new/x", {}), (here, {}))
+    assert not lies_in((f"{tmp_path}/hereafter", {}), (here, {}))
+    assert not lies_in((here, {}), (f"{here}/b", {}))
+
+
+def test_names_of_servers() -> None:
+    assert server_name("Host.", 22, 22) == "host"
+    assert server_name("127.0.0.1", 9000) == server_name("0::1", 9000) == "localhost:9000"
+    assert server_name("127.0.0.2", 9000) == "127.0.0.2:9000"
+    assert server_name("", None) == "localhost"
+    assert server_name("FE80:0::1") == "fe80::1"
+    assert server_name_of("https://Host:443/s3/") == server_name_of("http://host/s3") == "host/s3"
+    blob, dfs = "https://acct.blob.core.windows.net/", "https://ACCT.dfs.core.windows.net"
+    assert account(blob) == account(dfs) == "acct.core.windows.net"
+    assert account(blob.replace(".blob", ".z10.blob")) == account(blob)
+    assert account("http://localhost:10000/acct?sig=x") == "localhost:10000/acct"
+
+
+# ---- What no name tells ------------------------------------------------------------------
+
+
+def marks(store: Any) -> list[Path]:
+    return [path for path in store.folder.rglob("*") if is_temporary(path.name)]
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two paths of this disk that no call tells to be one, as a mount of a part of it is."""
+    monkeypatch.setattr(End, "lies_in", lambda *_, **__: False)
+
+
+@pytest.mark.parametrize("name", ["sftp", "vsftpd", "mlflow-artifacts", "local"])
+@pytest.mark.usefixtures("nameless")
+def test_a_source_that_is_seen_another_way(name: str, opened: Opened) -> None:
+    """A server may serve this disk, and show of it whatever times and links it likes."""
+    store: Any = opened(name)
+    for number, (source, target) in enumerate([("a/b", "a"), ("a", "a/b")] * 2):
+        store.seed({f"{number}/{name}": data for name, data in TREE.items()})
+        folder = store.folder / str(number)
+        (folder / "a" / "b" / "link").symlink_to("c")
+        os.utime(folder / "a" / "b" / "d" / "e", (1, 1))
+        ends = folder / source, store.uri(f"{number}/{target}")
+        if number > 1:
+            ends = store.uri(f"{number}/{source}"), folder / target
+        with pytest.raises(InvalidURI, match="though no name says so"):
+            mlartifacts.sync(*ends, delete=True)
+        assert TREE.items() <= found(folder).items()
+    assert marks(store) == []
+
+
+def test_a_source_of_which_patterns_leave_out_some(opened: Opened) -> None:
+    store: Any = opened("sftp")
+    store.seed({**TREE, "a/b/f": b"4"})
+    for include in (["c", "**/e"], "b/*"):  # the latter are no names of the source's
+        with pytest.raises(InvalidURI, match="though no name says so"):
+            mlartifacts.sync(store.folder / "a" / "b", store.uri("a"), delete=True, include=include)
+    assert {**TREE, "a/b/f": b"4"}.items() <= store.stored().items()
+    assert marks(store) == []
+
+
+@pytest.mark.parametrize("target", ["a", "a/b"])
+def test_a_source_that_is_written_meanwhile(
+    target: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is new in it was not copied, and is none of the target's alone."""
+    store: Any = opened("sftp")
+    store.seed(TREE)
+    compare = operations.compare
+
+    def meanwhile(*args: Any) -> Any:
+        store.seed({"a/b/c": b"more", "a/b/new": b"new"})
+        return compare(*args)
+
+    monkeypatch.setattr(operations, "compare", meanwhile)
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        mlartifacts.sync(store.folder / "a" / "b", store.uri(target), delete=True)
+    left = store.stored()
+    assert left["a/b/new"] == b"new"
+    assert TREE.keys() <= left.keys()
+    assert marks(store) == []
+
+
+def test_what_is_like_the_source_and_is_not(opened: Opened, tmp_path: Path) -> None:
+    """A copy of it, of its sizes and times, that lies below the target."""
+    store: Any = opened("mlflow-artifacts")
+    here = plant(tmp_path / "here", {"c": b"1", "d/e": b"22"})
+    store.seed({"a/old/c": b"2", "a/old/d/e": b"33", "a/d/old/d/e": b"44"})
+    mlartifacts.sync(here, store.uri("a"), delete=True)
+    assert store.stored() == {"a/c": b"1", "a/d/e": b"22"}
