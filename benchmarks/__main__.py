@@ -1,4 +1,4 @@
-"""Run the measurements: ``python -m benchmarks [startup mapping s3 sftp logical]``."""
+"""Run the measurements: ``python -m benchmarks [startup mapping s3 sftp logical serving]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import logical, mapping, reads, startup
+from benchmarks import logical, mapping, reads, serving, startup
 from tests.servers import ceph, moto, sshd
 from tests.servers.process import ServerUnavailable
 
@@ -28,7 +28,7 @@ def s3_server(directory: Path) -> Iterator[tuple[str, ceph.Ceph | moto.Moto]]:
 
 
 def main(chosen: list[str]) -> None:
-    chosen = chosen or ["startup", "mapping", "s3", "sftp", "logical"]
+    chosen = chosen or ["startup", "mapping", "s3", "sftp", "logical", "serving"]
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}")
     print("Medians of interleaved runs; the ratio is to the raw driver, or MLflow's download.")
     if "startup" in chosen:
@@ -36,13 +36,15 @@ def main(chosen: list[str]) -> None:
     if "mapping" in chosen:
         mapping.measure()
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        if {"s3", "logical"} & set(chosen):
+        if {"s3", "logical", "serving"} & set(chosen):
             name, server = stack.enter_context(s3_server(Path(directory) / "s3"))
             os.environ.update(server.env)
             if "s3" in chosen:
                 reads.measure_s3(name, server)
             if "logical" in chosen:
                 logical.measure(Path(directory) / "logical", name, server)
+            if "serving" in chosen:
+                serving.measure(Path(directory) / "serving", name, server)
         if "sftp" in chosen:
             reads.measure_sftp(stack.enter_context(sshd.serve(Path(directory) / "sshd")))
 

@@ -1,8 +1,8 @@
 """What moves files, ours and what a user would pick instead; a process for each measurement.
 
-``python -m benchmarks.peers WAY up|down URI LOCAL`` moves what is at `LOCAL` or `URI` and
-prints what it took as JSON. A file of one byte is moved before, so that imports, clients and
-connections are not measured.
+``python -m benchmarks.peers WAY up|down|find URI LOCAL`` moves what is at `LOCAL` or `URI`, or
+lists it, and prints what it took as JSON. A file of one byte is moved or listed before, so that
+imports, clients and connections are not measured.
 """
 
 from __future__ import annotations
@@ -208,6 +208,45 @@ def obstore() -> tuple[Move, Move]:
     return up, down
 
 
+def finds(way: str) -> Callable[[str], int]:
+    """What lists all files below a directory on S3, and says how many there are."""
+    endpoint = os.environ["MLFLOW_S3_ENDPOINT_URL"]
+    if way in {"ours", "s3fs"}:
+        import s3fs
+
+        import mlartifacts
+
+        theirs = s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+        fs = mlartifacts.filesystem("s3") if way == "ours" else theirs
+        return lambda uri: len(fs.find(fs._strip_protocol(uri)))
+    if way == "pyarrow":
+        from pyarrow import fs as arrow
+
+        scheme, _, host = endpoint.partition("://")
+        store = arrow.S3FileSystem(endpoint_override=host, scheme=scheme)
+        return lambda uri: len(
+            store.get_file_info(arrow.FileSelector("/".join(_key(uri)), recursive=True))
+        )
+    if way == "obstore":
+        import obstore
+        from obstore.store import S3Store
+
+        bucket = os.environ["BENCHMARK_BUCKET"]
+        known = S3Store(bucket, endpoint=endpoint, client_options={"allow_http": True})
+        return lambda uri: sum(map(len, obstore.list(known, f"{_key(uri)[1]}/")))
+    if way == "boto3":
+        import boto3
+
+        pages = boto3.client("s3", endpoint_url=endpoint).get_paginator("list_objects_v2")
+        return lambda uri: sum(
+            len(page["Contents"])
+            for page in pages.paginate(Bucket=_key(uri)[0], Prefix=f"{_key(uri)[1]}/")
+        )
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return lambda uri: len(get_artifact_repository(uri).list_artifacts())
+
+
 WAYS: dict[str, Callable[[], tuple[Move, Move]]] = {
     "mlflow": mlflow,
     "boto3": boto3,
@@ -232,8 +271,13 @@ def _peak() -> float:
 
 
 def main(way: str, work: str, uri: str, local: str) -> None:
-    up, down = WAYS[way]()
     warm = Path(f"{local}.warm")
+    if work == "find":
+        find = finds(way)
+        find(f"{uri}.warm")
+        _measured(lambda: find(uri))
+        return
+    up, down = WAYS[way]()
     warm.mkdir()
     if work == "up":
         (warm / "one").write_bytes(b"1")
@@ -243,9 +287,13 @@ def main(way: str, work: str, uri: str, local: str) -> None:
         shutil.rmtree(warm)
         down(f"{uri}.warm", str(warm))
         move, one, other = down, uri, local
+    _measured(lambda: move(one, other))
+
+
+def _measured(act: Callable[[], object]) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
-    move(one, other)
+    act()
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime

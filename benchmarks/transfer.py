@@ -33,6 +33,7 @@ _PEERS = {
 }
 # Of FTP's transfers: as many as are on their way, and those that were and are not forgotten.
 _PASSIVE = range(14000, 14500)
+_DIRECTIONS = ["up", "down", "find"]
 _SHOWN = {
     "small": "500 x 4 KiB",
     "many": "5,000 x 4 KiB",
@@ -156,6 +157,8 @@ def measure(
                     source.mkdir()
                     _fill(source, work)
                 for direction in arguments.direction:
+                    if direction == "find" and (store != "s3" or work != "many"):
+                        continue
                     title = f"{store}, {_SHOWN[work]} {direction}, {ms:g} ms"
                     rounds = arguments.rounds
                     _table(title, _interleaved(place, folder, direction, str(source), rounds, ways))
@@ -192,7 +195,7 @@ def _interleaved(
     taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     kept = f"{place.base}/kept"
     is_large = sum(path.stat().st_size for path in Path(source).rglob("*")) > _ROOM
-    if direction == "down":
+    if direction != "up":
         _run("ours", "up", kept, source, place.env)
         shutil.rmtree(f"{source}.warm")
     for _ in range(rounds):
@@ -213,7 +216,7 @@ def _interleaved(
                     _clear(uri, place)
             elif is_large:
                 shutil.rmtree(local, ignore_errors=True)
-    if direction == "down":
+    if direction != "up":
         _clear(kept, place)
     return taken
 
@@ -242,7 +245,7 @@ def _table(title: str, taken: dict[str, list[dict[str, float]]]) -> None:
             for other in ("ours", "mlflow")
         ]
         print(
-            f"  {way:<10}{each['seconds']:8.2f}{ratios[0]:>9}{ratios[1]:>10}"
+            f"  {way:<10}{each['seconds']:8.3f}{ratios[0]:>9}{ratios[1]:>10}"
             f"{each['cpu']:8.2f}{each['peak']:7.0f}",
             flush=True,
         )
@@ -252,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
     parser.add_argument("--store", nargs="+", choices=list(_PEERS), default=list(_PEERS))
     parser.add_argument("--work", nargs="+", choices=list(_SHOWN), default=list(_SHOWN))
-    parser.add_argument("--direction", nargs="+", choices=["up", "down"], default=["up", "down"])
+    parser.add_argument("--direction", nargs="+", choices=_DIRECTIONS, default=_DIRECTIONS)
     parser.add_argument("--latency", type=float, nargs="+", default=[0, 11, 30], help="ms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", help="some of the peers; ours is 'ours'")

@@ -355,7 +355,7 @@ class Azure(Bucket):
     def seed(self, files: Mapping[str, bytes]) -> None:
         with self._container as container:
             for name, data in files.items():
-                container.upload_blob(name, data)
+                container.upload_blob(name, data, overwrite=True)
 
     def stored(self) -> dict[str, bytes]:
         with self._container as container:
@@ -1224,6 +1224,14 @@ class ProxiedS3(_Proxied, S3):
         return self._place[1]
 
 
+class ServedLocal(ProxiedLocal):
+    """Our own server on a local directory, as MLflow's."""
+
+    name = "artifact-server"
+    fixture = "artifact_server"
+    sibling = True
+
+
 HARBOURS: tuple[type[Harbour], ...] = (
     Local,
     S3,
@@ -1243,6 +1251,7 @@ HARBOURS: tuple[type[Harbour], ...] = (
     ModelsS3,
     ProxiedLocal,
     ProxiedS3,
+    ServedLocal,
 )
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.servers import artifact_server as artifact_server_module
 from tests.servers import asyncssh_server as asyncssh_module
 from tests.servers import azurite as azurite_module
 from tests.servers import gcs, moto, silent
@@ -123,6 +124,16 @@ def mlflow_server(
 ) -> Iterator[mlflow_server_module.MlflowServer]:
     directory = tmp_path_factory.mktemp("mlflow_server")
     with started(mlflow_server_module.serve(directory), "mlflow") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def artifact_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[artifact_server_module.ArtifactServer]:
+    """Our own, on a local directory."""
+    directory = tmp_path_factory.mktemp("artifact_server")
+    with artifact_server_module.serve(directory, str(directory / "artifacts")) as server:
         yield server
 
 
