@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,9 @@ _KEPT = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"}
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the person's credentials and settings out of the tests, and the tests out of theirs."""
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        # mlflow keeps what a test gave set_tracking_uri() for as long as the process lives.
+        mlflow.set_tracking_uri(None)
     for name in list(os.environ):
         if name.upper().startswith(_READ_BY_STORES) and name not in _KEPT:
             monkeypatch.delenv(name)
