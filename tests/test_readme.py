@@ -46,10 +46,35 @@ def test_python(moto_server, monkeypatch, tmp_path):
     assert {f"{path}/{name}" for name in there} <= set(fs.find(path))
 
 
+def lines(program):
+    """What is to be typed that begins with a program's name."""
+    found = [line for text in snippets("sh") for line in text.splitlines()]
+    assert {line.split()[0] for line in found} == {"make", "mlartifacts"}
+    return [line for line in found if line.startswith(f"{program} ")]
+
+
+def test_commands_of_the_package(tmp_path):
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "weights").write_bytes(b"weights")
+    card = tmp_path / "run" / "model" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    env = {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])}
+    env |= {"RUN": (tmp_path / "run").as_uri(), "HOME": str(tmp_path)}
+    script = "\n".join(["set -e", *lines("mlartifacts")])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
+    )
+    said = done.stdout.splitlines()
+    assert said[0].split() == ["model/"]
+    assert said[1:] == ["{}model/card.json"]
+    assert not (tmp_path / "back").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+
+
 def test_commands_are_targets_of_make():
-    commands = [line.split("#")[0].split() for text in snippets("sh") for line in text.splitlines()]
-    for make, target in commands:
-        assert make == "make"
+    commands = [line.split("#")[0].split() for line in lines("make")]
+    for _, target in commands:
         env = {"PATH": os.environ["PATH"]}
         subprocess.run(["make", "-n", target], cwd=ROOT, env=env, check=True, capture_output=True)
 
