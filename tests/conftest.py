@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.retries", "tests.servers.fixtures"]
 
 #: Variables that some store or driver reads, by their beginnings.
 _READ_BY_STORES = (
