@@ -88,20 +88,25 @@ class Body:
         Raises
         ------
         OSError
-            The file is shorter or longer than it was. The last piece is not given then, so that
-            no request ends well.
+            The file is shorter or longer than it was, or its bytes are not held any more. The
+            last piece is not given then, so that no request ends well.
         """
+        alone = (start, stop) == (0, self.size)
         while start < stop:
-            length = min(_PIECE, stop - start)
-            last = start + length == self.size
-            data = await asyncio.to_thread(self._read, start, length + last)
-            if not data:
-                raise OSError(errno.EIO, "the file became shorter while it was read")
-            if len(data) > length:
-                raise OSError(errno.EIO, "the file became longer while it was read")
+            data = await self._piece(start, min(start + _PIECE, stop), alone)
             yield data
             start += len(data)
             sent(len(data))
+
+    async def _piece(self, start: int, stop: int, alone: bool) -> bytes:
+        """The bytes from `start` to before `stop`; `alone` if one request sends all the file."""
+        length = stop - start
+        data = await asyncio.to_thread(self._read, start, length + (stop == self.size))
+        if not data:
+            raise OSError(errno.EIO, "the file became shorter while it was read")
+        if len(data) > length:
+            raise OSError(errno.EIO, "the file became longer while it was read")
+        return data
 
 
 class Window(Body):
@@ -183,32 +188,18 @@ class Window(Body):
         self._start = stop
         self._changed.notify_all()
 
-    async def pieces(
-        self, start: int, stop: int, sent: Callable[[int], object]
-    ) -> AsyncIterator[bytes]:
-        """As a body's, as they come.
-
-        Raises
-        ------
-        OSError
-            Some of them are not held any more.
-        """
-        alone = (start, stop) == (0, self.size)
-        while start < stop:
-            end = min(start + _PIECE, stop)
-            async with self._changed:
-                while self.came < end or (end == self.size and not self._ended):
-                    # By one request, nobody says what has arrived: where there is room, its
-                    # beginning is held, for the server may refuse it at once, and be asked again.
-                    if alone and len(self._held) == self._room:
-                        self._drop(start)
-                    await self._changed.wait()
-                if not self.holds(start):
-                    raise OSError(errno.EIO, "what was sent is to be sent again, and not held")
-                data = bytes(self._held[start - self._start : end - self._start])
-            yield data
-            start = end
-            sent(len(data))
+    async def _piece(self, start: int, stop: int, alone: bool) -> bytes:
+        """Wait until the bytes have come; an error where they are not held any more."""
+        async with self._changed:
+            while self.came < stop or (stop == self.size and not self._ended):
+                # By one request, nobody says what has arrived: where there is room, its
+                # beginning is held, for the server may refuse it at once, and be asked again.
+                if alone and len(self._held) == self._room:
+                    self._drop(start)
+                await self._changed.wait()
+            if not self.holds(start):
+                raise OSError(errno.EIO, "what was sent is to be sent again, and not held")
+            return bytes(self._held[start - self._start : stop - self._start])
 
 
 class Writing:
