@@ -25,7 +25,7 @@ from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.promises import stoppable
 from mlartifacts.transfer.landing import Damaged, Landing, growing
-from mlartifacts.transfer.pool import Budget, Pool, Stopped
+from mlartifacts.transfer.pool import Budget, Pool, Stopped, submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File, checksum_of
 
@@ -312,9 +312,8 @@ class Engine:
         with self._lock:
             abandons = list(self._open)
         # At once, and no longer: an answer may never come.
-        abandoning = Pool(len(abandons))
-        concurrent.futures.wait([abandoning.submit(each) for each in abandons], _LAST_SECONDS)
-        abandoning.close()
+        abandoning = submit_all(lambda abandon: abandon(), abandons, len(abandons))
+        concurrent.futures.wait(abandoning, _LAST_SECONDS)
 
     # ---- One file ----------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["Budget", "Pool", "Stopped"]
+__all__ = ["Budget", "Pool", "Stopped", "submit_all"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -66,6 +67,14 @@ class Pool:
             if task is None:
                 return
             task()
+
+
+def submit_all(act: Callable[[S], T], items: Iterable[S], threads: int) -> list[Future[T]]:
+    """Have something done for each of some items, by threads that end when all is done."""
+    pool = Pool(threads)
+    futures = [pool.submit(act, item) for item in items]
+    pool.close()
+    return futures
 
 
 class Budget:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.engine import again
-from mlartifacts.transfer.pool import Pool
+from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.writing import temporary_beside
 
@@ -135,9 +135,7 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
             return
         shown = {(place, folder) for place, each in pairs.items() for _, folder in each}
         with _written(target, marks):
-            pool = Pool(min(len(shown), _AT_ONCE))
-            asked = [pool.submit(_is_there, place, f"{name}{marker}") for place, name in shown]
-            pool.close()
+            asked = submit_all(lambda each: _is_there(each[0], each[1] + marker), shown, _AT_ONCE)
             answers = [each.result() for each in asked]
     except OSError as error:
         reason = f"nothing was deleted, as it may be of {source}: {error.strerror or error}"

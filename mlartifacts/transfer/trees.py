@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mlartifacts.checksums import Checksum, Hasher, Kind, listed
 from mlartifacts.errors import InvalidURI
-from mlartifacts.transfer.pool import Pool
+from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_temporary
 
 __all__ = ["End", "File", "checksum_of", "unit"]
@@ -304,11 +304,9 @@ class End:
 
         Who reads such a one is told.
         """
-        pool = Pool(min(len(names), _ASKED_AT_ONCE))
-        asked = {name: pool.submit(self.file, name) for name in names}
-        pool.close()
         files: dict[str, File] = {}
-        for name, file in asked.items():
+        asked = submit_all(self.file, names, _ASKED_AT_ONCE)
+        for name, file in zip(names, asked, strict=True):
             with contextlib.suppress(OSError):
                 files[name] = file.result()
         return files

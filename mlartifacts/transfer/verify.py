@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterable, Mapping
 
 from mlartifacts.transfer.engine import Moved, again, differs
-from mlartifacts.transfer.pool import Pool
+from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.trees import End, File
 
 __all__ = ["Short", "verify"]
@@ -79,11 +79,8 @@ def _listed(target: End, names: Iterable[str]) -> Mapping[str, File]:
         with contextlib.suppress(FileNotFoundError):
             return target.own()
         return {}
-    pool = Pool(len(folders))
-    asked = [pool.submit(target.inside, folder) for folder in folders]
-    pool.close()
     found: dict[str, File] = {}
-    for each in asked:
+    for each in submit_all(target.inside, folders, len(folders)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found |= each.result()
     return found
