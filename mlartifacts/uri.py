@@ -31,6 +31,7 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 
 __all__ = [
     "ALIAS",
+    "CONTROL",
     "PORTS",
     "ArtifactURI",
     "absolute",
@@ -44,7 +45,7 @@ ALIAS = "mlartifacts+"
 
 # One letter and a colon is a Windows drive, so a scheme has at least two characters.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(.*)", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # "user:pass" without a host behind it, where "/" ended the authority inside the password.
 _UNENCODED = re.compile(r"(?!arn:)[^@:\[]*:(?!\d*$)[^@]*$")
 _CREDENTIALS = re.compile(
@@ -178,7 +179,7 @@ def parse(uri: str) -> ArtifactURI:
         raise InvalidURI(f"An artifact URI is a str, not {type(uri).__name__}.")
     if not uri:
         raise InvalidURI("The artifact URI is empty.")
-    if found := _CONTROL.search(uri):
+    if found := CONTROL.search(uri):
         raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
     match = _SCHEME.fullmatch(uri)
     if match is None and "://" in uri and _SCHEME.fullmatch(uri.lstrip()):
@@ -193,7 +194,7 @@ def parse(uri: str) -> ArtifactURI:
         authority, path = "", rest
     if scheme == "file":
         path = unquote(path)
-        if found := _CONTROL.search(path):
+        if found := CONTROL.search(path):
             raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
     if not authority and _NO_SLASHES.match(path) and scheme not in {"", "file", "local"}:
         raise InvalidURI(f"{redact(uri)} has a login, but no '//' before it.")

@@ -8,7 +8,6 @@ and what changes something must not come from a page of another.
 from __future__ import annotations
 
 import ipaddress
-import re
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
@@ -17,12 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlartifacts.environment import Environment
 from mlartifacts.server.answers import Refusal
+from mlartifacts.uri import CONTROL
 
 __all__ = ["Guard", "allowed_hosts"]
 
 _HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 _CHANGING = frozenset({"POST", "PUT", "DELETE"})
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def allowed_hosts() -> set[str]:
@@ -53,7 +52,7 @@ class Guard:
             await self._app(scope, receive, send)
         elif reason := self._refused(Request(scope)):
             await Refusal(403, "PERMISSION_DENIED", reason)(scope, receive, send)
-        elif _CONTROL.search(scope["path"]):  # which the routes' patterns drop at the end
+        elif CONTROL.search(scope["path"]):  # which the routes' patterns drop at the end
             message = "The path has a character that is no text."
             await Refusal(400, "INVALID_PARAMETER_VALUE", message)(scope, receive, send)
         else:
