@@ -16,8 +16,9 @@ import pytest
 
 import mlartifacts
 from mlartifacts.cli import main
+from tests.servers import artifact_server
 from tests.servers.moto import Moto
-from tests.servers.process import LOOPBACK, base_env, free_port, running, wait_until
+from tests.servers.process import LOOPBACK, base_env, wait_until
 from tests.servers.silent import Hanging
 
 TREE = {"a b.txt": b"one\n", "data/x.parquet": b"22", "data/deep/ünï": b"333"}
@@ -225,25 +226,13 @@ def test_an_interrupt(there: str, hanging_server: Hanging) -> None:
         assert process.stderr.read() == b""
 
 
-def test_serve(here: Path, tmp_path: Path) -> None:
-    port = free_port()
-    url = f"http://{LOOPBACK}:{port}"
-    with running(
-        command("serve", "tree", "--port", str(port)),
-        tmp_path / "serve.log",
-        env=base_env(),
-        cwd=here,
-    ) as process:
-
-        def answers() -> bool:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-                return bool(response.status == 200)
-
-        process.wait_until(answers)
-        route = f"{url}/api/2.0/mlflow-artifacts/artifacts/a%20b.txt"
+def test_serve(here: Path) -> None:
+    with artifact_server.serve(here, "tree") as server:
+        route = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/a%20b.txt"
         with urllib.request.urlopen(route, timeout=5) as response:
             assert response.read() == b"one\n"
-    assert "Traceback" not in process.tail(100)
+    assert server.process is not None
+    assert "Traceback" not in server.process.tail(100)
 
 
 def test_an_address_that_cannot_be_listened_on(here: Path, fails: Callable[..., list[str]]) -> None:

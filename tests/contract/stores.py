@@ -114,6 +114,10 @@ class Harbour:
         """All files below `base`, temporary and hidden ones too, without our code."""
         raise NotImplementedError
 
+    def uploads(self) -> list[str]:
+        """The ids of S3's uploads in parts that were neither ended nor aborted."""
+        return []
+
     # ---- Trouble -------------------------------------------------------------------------
 
     def elsewhere(self, host: str, port: int) -> Place:
@@ -311,6 +315,10 @@ class S3(Bucket):
             )
             for key in keys
         }
+
+    def uploads(self) -> list[str]:
+        ids: list[str] = self.server.uploads(self._bucket)
+        return ids
 
     def elsewhere(self, host: str, port: int) -> Place:
         return Place(

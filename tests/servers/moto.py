@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from tests.servers import certificates
 from tests.servers.process import LOOPBACK, Process, base_env, free_port, running
@@ -57,6 +58,11 @@ class Moto:
         with urllib.request.urlopen(request, timeout=10, context=context) as response:
             body: bytes = response.read()
             return body
+
+    def uploads(self, bucket: str) -> list[str]:
+        """Return the ids of the multipart uploads that were neither completed nor aborted."""
+        listed = ElementTree.fromstring(self.request("GET", f"/{bucket}?uploads"))
+        return [each.text or "" for each in listed.iter() if each.tag.endswith("UploadId")]
 
     def new_bucket(self) -> str:
         """Make a bucket and return its name."""

@@ -52,6 +52,8 @@ class Reverse:
 
     Attributes
     ----------
+    host, port
+        Where it listens.
     url
         Its own URL, the prefix included.
     requests
@@ -164,7 +166,8 @@ class Reverse:
         if tls is not None:
             self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
             scheme = "https"
-        self.url = f"{scheme}://{LOOPBACK}:{self.server.server_address[1]}{prefix}"
+        self.host, self.port = LOOPBACK, self.server.server_address[1]
+        self.url = f"{scheme}://{self.host}:{self.port}{prefix}"
 
     def asked(self, method: str, part: str = "") -> list[Request]:
         """The requests of a method whose path has a part."""

@@ -1143,8 +1143,7 @@ def test_a_write_that_is_abandoned_on_the_drivers_thread(moto_server, fs, bucket
     """As one in a cycle can be, which is collected anywhere; it cannot wait there for itself."""
     writer = fs.open(f"{bucket}/large", "wb", block_size=5 * 2**20)
     writer.write(bytes(6 * 2**20))
-    uploads = lambda: moto_server.request("GET", f"/{bucket}?uploads")  # noqa: E731
-    assert b"<UploadId>" in uploads()
+    assert moto_server.uploads(bucket)
     fs.loop.call_soon_threadsafe(writer.abandon)
-    wait_until(lambda: b"<UploadId>" not in uploads(), "the end of the upload")
+    wait_until(lambda: not moto_server.uploads(bucket), "the end of the upload")
     assert not fs.exists(f"{bucket}/large")

@@ -15,7 +15,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from fsspec.callbacks import Callback
@@ -66,11 +65,6 @@ def head(bucket: str, key: str) -> dict[str, Any]:
         "head_object", Bucket=bucket, Key=key
     )
     return answer
-
-
-def uploads(server: Moto, bucket: str) -> list[str]:
-    listed = ElementTree.fromstring(server.request("GET", f"/{bucket}?uploads"))
-    return [each.text or "" for each in listed.iter() if each.tag.endswith("UploadId")]
 
 
 def without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,12 +482,12 @@ def test_a_write_that_fails_leaves_nothing(moto_server: Moto, bucket: str) -> No
 
     def pieces() -> Iterator[bytes]:
         yield LARGE
-        assert len(uploads(moto_server, bucket)) == 1
+        assert len(moto_server.uploads(bucket)) == 1
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         carrier.write_pieces(f"{bucket}/x", pieces(), 2**23, 2)
-    assert uploads(moto_server, bucket) == []
+    assert moto_server.uploads(bucket) == []
     assert not mlartifacts.filesystem("s3").exists(f"{bucket}/x")
 
 
@@ -516,11 +510,11 @@ def test_an_abandoned_write_leaves_nothing(moto_server: Moto, bucket: str) -> No
     thread = threading.Thread(target=write)
     thread.start()
     assert begun.wait(20)
-    assert len(uploads(moto_server, bucket)) == 2
+    assert len(moto_server.uploads(bucket)) == 2
     carrier.abandon(f"{bucket}/x")
     abandoned.set()
     thread.join(20)
-    (left,) = uploads(moto_server, bucket)
+    (left,) = moto_server.uploads(bucket)
     assert left.encode() in other
     assert not mlartifacts.filesystem("s3").exists(f"{bucket}/x")
 
@@ -552,7 +546,7 @@ def test_an_interrupt_ends_in_a_second_and_leaves_nothing(
     assert child.returncode == -signal.SIGINT
     assert said.rstrip().endswith(b"KeyboardInterrupt")
     assert float(ended) - before < SECONDS
-    assert uploads(moto_server, bucket) == []
+    assert moto_server.uploads(bucket) == []
     assert not mlartifacts.filesystem("s3").exists(f"{bucket}/large")
 
 

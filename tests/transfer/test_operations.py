@@ -32,6 +32,7 @@ from tests.servers.moto import Moto
 from tests.servers.reverse_proxy import Answer, Request
 from tests.servers.static_http import StaticHttp
 from tests.servers.tcp_proxy import Proxy, proxied
+from tests.transfer.conftest import behind
 from tests.transfer.trees import found, odd_tree, plant
 
 LARGE = odd_tree()["large.bin"]
@@ -880,10 +881,8 @@ def test_other_bytes_than_are_stored_get_no_name(
     monkeypatch.setattr(engine.Engine, "_once", lambda *args: tries.append(args) or once(*args))
     with reverse_proxy.serve(store.server.url) as front:
         front.damage = changing_a_mark()
-        host, _, port = front.url.removeprefix("http://").partition(":")
         with monkeypatch.context() as patch:
-            for variable, value in store.elsewhere(host, int(port)).env.items():
-                patch.setenv(variable, value)
+            behind(store, front.host, front.port, patch)
             with pytest.raises(TransferError, match="checksum") as caught:
                 mlartifacts.download(store.uri("tree"), there)
             assert found(there) == {"file": b"old"}
@@ -905,9 +904,7 @@ def test_other_bytes_than_are_stored_are_not_copied(
     other.seed({"file": b"old"})
     with reverse_proxy.serve(store.server.url) as front, monkeypatch.context() as patch:
         front.damage = changing_a_mark()
-        host, _, port = front.url.removeprefix("http://").partition(":")
-        for variable, value in store.elsewhere(host, int(port)).env.items():
-            patch.setenv(variable, value)
+        behind(store, front.host, front.port, patch)
         with pytest.raises(TransferError, match="other bytes were read than are stored"):
             mlartifacts.copy(store.uri("file"), other.uri("file"))
         assert other.stored() == {"file": b"old"}
@@ -953,8 +950,7 @@ def test_within_one_store_its_own_copy_is_used(
     tree = {f"file {n}": bytes([n]) * 20_000 for n in range(5)} | {"large": LARGE}
     store.seed({f"tree/{name}": data for name, data in tree.items()})
     with proxied(store.server.url) as proxy:
-        for variable, value in store.elsewhere(proxy.host, proxy.port).env.items():
-            monkeypatch.setenv(variable, value)
+        behind(store, proxy.host, proxy.port, monkeypatch)
         assert len(mlartifacts.copy(store.uri("tree"), store.uri("copied")).moved) == len(tree)
         assert 0 < proxy.bytes_to_client + proxy.bytes_to_server < 90_000
     assert {
@@ -1126,9 +1122,7 @@ def test_parts_of_a_large_file_on_their_way(
         held.clear()
     with reverse_proxy.serve(store.server.url) as front, monkeypatch.context() as patch:
         front.answer = at_once = AtOnce()
-        host, _, port = front.url.removeprefix("http://").partition(":")
-        for variable, value in store.elsewhere(host, int(port)).env.items():
-            patch.setenv(variable, value)
+        behind(store, front.host, front.port, patch)
         if direction == "up":
             mlartifacts.upload(here, store.uri("tree"))
         else:
