@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -49,6 +50,10 @@ def run(destination: str, host: str, port: int) -> None:
         config = uvicorn.Config(
             app, lifespan="off", server_header=False, timeout_graceful_shutdown=_PATIENCE
         )
+        # uvicorn says nothing of a socket that it is given.
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        url = f"http://{shown}:{listening.getsockname()[1]}"
+        logging.getLogger("uvicorn.error").info("Serving artifacts at %s", url)
         # uvicorn sends itself the signal again, which else would end the process before all is
         # dropped that is to be.
         signal.signal(signal.SIGTERM, _end)
