@@ -23,7 +23,7 @@ from mlartifacts.server.app import create_app
 from tests.server.conftest import Client
 from tests.servers import artifact_server
 from tests.servers.moto import Moto
-from tests.servers.process import LOOPBACK, free_port, wait_until
+from tests.servers.process import LOOPBACK, wait_until
 
 DATA = random.Random(5).randbytes(3_000_000)
 
@@ -290,8 +290,9 @@ def test_a_store_that_is_down(
     serving: Callable[..., Client],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    refused_port: int,
 ) -> None:
-    port = free_port()
+    port = refused_port
     for name, value in {
         "AWS_ACCESS_KEY_ID": "an-id-of-a-key",
         "AWS_SECRET_ACCESS_KEY": "a-secret-key",

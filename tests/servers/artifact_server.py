@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
+import socket
 import sys
 import threading
 import urllib.request
@@ -15,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from mlartifacts.server.app import create_app
-from tests.servers.process import LOOPBACK, Process, base_env, free_port, running, wait_until
+from tests.servers.process import LOOPBACK, Process, base_env, running, wait_until
 
 _numbers = itertools.count(1)
 
@@ -48,28 +50,34 @@ def serve(
     directory: Path, destination: str, env: Mapping[str, str] | None = None
 ) -> Iterator[ArtifactServer]:
     """Run ``mlartifacts serve`` with the store's credentials in its environment."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlartifacts", "serve", destination, "--port", str(port)]
+    command = [sys.executable, "-m", "mlartifacts", "serve", destination, "--port", "0"]
     with running(
         command,
         directory / "artifact_server.log",
         env=base_env(HOME=str(directory), **(env or {})),
         cwd=directory,
     ) as process:
-        server = ArtifactServer(f"http://{LOOPBACK}:{port}", destination, process)
+        process.wait_until(lambda: url_of(process))
+        server = ArtifactServer(url_of(process), destination, process)
         process.wait_until(server.healthy)
         yield server
+
+
+def url_of(process: Process) -> str:
+    """Return the URL that a server of ours says it serves at, or nothing before it says so."""
+    said = re.search("Serving artifacts at (.*)", process.tail())
+    return said[1] if said else ""
 
 
 @contextlib.contextmanager
 def serve_here(destination: str, **options: Any) -> Iterator[ArtifactServer]:
     """Run it in a thread, in the environment of the test."""
-    port = free_port()
     app = create_app(destination, **options)
-    config = uvicorn.Config(app, host=LOOPBACK, port=port, log_config=None, lifespan="off")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, daemon=True)
+    running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    listening = socket.create_server((LOOPBACK, 0), backlog=512)
+    thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()
+    port = listening.getsockname()[1]
     server = ArtifactServer(f"http://{LOOPBACK}:{port}", destination)
     try:
         wait_until(server.healthy, "artifact server")
@@ -77,3 +85,4 @@ def serve_here(destination: str, **options: Any) -> Iterator[ArtifactServer]:
     finally:
         running.should_exit = True
         thread.join(10)
+        listening.close()

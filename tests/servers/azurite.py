@@ -12,10 +12,11 @@ from tests.servers.cache import CACHE
 from tests.servers.process import (
     LOOPBACK,
     Process,
+    any_port,
     base_env,
     find_program,
-    free_port,
     http_answers,
+    on_free_ports,
     running,
 )
 
@@ -66,13 +67,14 @@ class Azurite:
         return f"wasbs://{self.new_container()}@{self.account}.blob.core.windows.net"
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[Azurite]:
     """Run azurite's blob service."""
     program = find_program("azurite-blob", CACHE / "azurite" / "node_modules" / ".bin")
-    port = free_port()
+    port = any_port()
     command = [program, "--blobHost", LOOPBACK, "--blobPort", str(port), "--location"]
     command += [directory / "azurite", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     with running(command, directory / "azurite.log", env=base_env()) as process:
-        process.wait_until(lambda: http_answers(port))
+        process.wait_for_port(port, lambda: http_answers(port))
         yield Azurite(f"http://{LOOPBACK}:{port}", process)

@@ -21,9 +21,10 @@ from tests.servers.process import (
     LOOPBACK,
     Process,
     ServerUnavailable,
+    any_port,
     base_env,
     find_program,
-    free_port,
+    on_free_ports,
     running,
 )
 
@@ -117,6 +118,7 @@ def _answers(url: str) -> bool:
         return error.code in {403, 404}
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[Ceph]:
     """Run the gateway, its object store and its monitor."""
@@ -126,7 +128,7 @@ def serve(directory: Path) -> Iterator[Ceph]:
     }
     for name in ("mon", "osd", "rgw", "run"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    port, mon_port, fsid = free_port(), free_port(), str(uuid.uuid4())
+    port, mon_port, fsid = any_port(), any_port(), str(uuid.uuid4())
     configuration = directory / "ceph.conf"
     configuration.write_text(
         _CONFIGURATION.format(
@@ -162,5 +164,5 @@ def serve(directory: Path) -> Iterator[Ceph]:
         run("radosgw-admin", *user, f"--access-key={Ceph.key}", f"--secret-key={Ceph.secret}")
         gateway = stack.enter_context(daemon("radosgw", "-n", "client.rgw"))
         url = f"http://{LOOPBACK}:{port}"
-        gateway.wait_until(lambda: _answers(url), timeout=60)
+        gateway.wait_for_port(port, lambda: _answers(url), timeout=60)
         yield Ceph(url, gateway, configuration)

@@ -14,7 +14,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers.process import LOOPBACK, Process, base_env, free_port, http_answers, running
+from tests.servers.process import (
+    LOOPBACK,
+    Process,
+    any_port,
+    base_env,
+    http_answers,
+    on_free_ports,
+    running,
+)
 
 _numbers = itertools.count(1)
 
@@ -64,12 +72,13 @@ class GcsEmulator:
         return f"gs://{self.new_bucket()}"
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[GcsEmulator]:
     """Run the emulator."""
-    port = free_port()
+    port = any_port()
     command = [sys.executable, "-c", _PROGRAM, "start", "--in-memory"]
     command += [f"--host={LOOPBACK}", f"--port={port}", "--quiet"]
     with running(command, directory / "gcs.log", env=base_env()) as process:
-        process.wait_until(lambda: http_answers(port, "/storage/v1/b?project=test"))
+        process.wait_for_port(port, lambda: http_answers(port, "/storage/v1/b?project=test"))
         yield GcsEmulator(f"http://{LOOPBACK}:{port}", process)

@@ -28,8 +28,9 @@ from tests.servers.process import (
     LOOPBACK,
     Process,
     ServerUnavailable,
+    any_port,
     base_env,
-    free_port,
+    on_free_ports,
     running,
 )
 
@@ -155,6 +156,7 @@ def _write_xml(path: Path, settings: dict[str, object]) -> None:
     path.write_text(f"<configuration>\n{properties}\n</configuration>\n")
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
     """Format and start a NameNode and a DataNode.
@@ -173,7 +175,7 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             realm = stack.enter_context(kerberos.serve(directory / "kerberos"))
         # A Kerberos principal names its host, and loopback's name is this.
         host = "localhost" if realm else LOOPBACK
-        port, datanode_port = free_port(), free_port()
+        port, datanode_port = any_port(), any_port()
         conf = directory / "conf"
         conf.mkdir(parents=True)
         server_conf = directory / "server-conf"
@@ -186,11 +188,11 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             "dfs.replication": 1,
             "dfs.namenode.name.dir": f"file://{directory}/data/name",
             "dfs.datanode.data.dir": f"file://{directory}/data/blocks",
-            "dfs.namenode.http-address": f"{LOOPBACK}:{free_port()}",
+            "dfs.namenode.http-address": f"{LOOPBACK}:{any_port()}",
             "dfs.namenode.safemode.extension": 0,
             "dfs.datanode.address": f"{LOOPBACK}:{datanode_port}",
-            "dfs.datanode.ipc.address": f"{LOOPBACK}:{free_port()}",
-            "dfs.datanode.http.address": f"{LOOPBACK}:{free_port()}",
+            "dfs.datanode.ipc.address": f"{LOOPBACK}:{any_port()}",
+            "dfs.datanode.http.address": f"{LOOPBACK}:{any_port()}",
             "dfs.datanode.hostname": host if realm else BY_NAME,
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.redundancy.considerLoad": "false",

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.servers.cache import CACHE
-from tests.servers.process import LOOPBACK, ServerUnavailable, base_env, free_port, running
+from tests.servers.process import (
+    LOOPBACK,
+    ServerUnavailable,
+    any_port,
+    base_env,
+    on_free_ports,
+    running,
+)
 
 REALM = "LAB.TEST"
 
@@ -57,12 +63,13 @@ def _libraries() -> list[Path]:
     return sorted(folders)
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[Realm]:
     """Make a realm, run its KDC and get a ticket for each user."""
     kdc = _tool("krb5kdc")
     directory.mkdir(parents=True)
-    port = free_port()
+    port = any_port()
     realm = Realm(directory / "krb5.conf", directory)
     plugins = next((CACHE / "kerberos" / "root").glob("usr/lib/*/krb5/plugins/kdb"))
     realm.conf.write_text(
@@ -123,7 +130,7 @@ def serve(directory: Path) -> Iterator[Realm]:
     for user in ("alice", "bob"):
         kadmin(f"ktadd -k {directory}/{user}.keytab {user}")
     with running([kdc, "-n"], directory / "kdc.log", env=env) as process:
-        process.wait_until(lambda: _accepts(port))
+        process.wait_for_port(port)
         # The superuser is the service's own principal: Hadoop takes the part before the slash.
         for user, principal, keytab in (
             ("hdfs", realm.service, realm.service_keytab),
@@ -133,8 +140,3 @@ def serve(directory: Path) -> Iterator[Realm]:
             cache = str(realm.ticket(user))
             call("kinit", "-k", "-t", str(keytab), "-c", cache, principal)
         yield realm
-
-
-def _accepts(port: int) -> bool:
-    with socket.create_connection((LOOPBACK, port), timeout=5):
-        return True

@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.servers.process import LOOPBACK, free_port, running
+from tests.servers.process import LOOPBACK, any_port, on_free_ports, running
 
 _ROOT = Path(__file__).parents[2]
 _OTHER_LOOPBACK = "127.0.0.2"
@@ -29,6 +29,7 @@ _PIECE = 1 << 18
 _UNDERWAY = 64
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path, url: str, seconds: float, passive: Sequence[int] = ()) -> Iterator[str]:
     """Relay to the server at a URL; gives the URL to ask instead.
@@ -45,17 +46,12 @@ def serve(directory: Path, url: str, seconds: float, passive: Sequence[int] = ()
         The ports of FTP's transfers.
     """
     parts = urllib.parse.urlsplit(url)
-    host, port = _OTHER_LOOPBACK if passive else LOOPBACK, free_port()
+    host, port = _OTHER_LOOPBACK if passive else LOOPBACK, any_port()
     command = [sys.executable, "-m", "tests.servers.latency", host, str(port)]
     command += [str(parts.hostname), str(parts.port), str(seconds), *map(str, passive)]
     with running(command, directory / "latency.log", cwd=_ROOT) as process:
-        process.wait_until(lambda: _listens(host, port))
+        process.wait_for_port(port)
         yield parts._replace(netloc=f"{host}:{port}").geturl()
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.create_connection((host, port), timeout=5):
-        return True
 
 
 async def _relay(client: socket.socket, server: tuple[str, int], seconds: float) -> None:

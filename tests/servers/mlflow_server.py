@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import LOOPBACK, Process, base_env, free_port, running
+from tests.servers.process import LOOPBACK, Process, any_port, base_env, on_free_ports, running
 
 _numbers = itertools.count(1)
 
@@ -103,6 +103,7 @@ class MlflowServer:
         return uri
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(
     directory: Path,
@@ -133,7 +134,7 @@ def serve(
     """
     directory.mkdir(parents=True, exist_ok=True)
     artifacts = artifacts or str(directory / "artifacts")
-    port = free_port()
+    port = any_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{directory / 'mlflow.db'}"]
     command += ["--artifacts-destination", artifacts] if proxied else []
@@ -168,5 +169,5 @@ def serve(
             with urllib.request.urlopen(f"{server.url}/health", timeout=5) as response:
                 return bool(response.status == 200)
 
-        process.wait_until(healthy, timeout=90)
+        process.wait_for_port(port, healthy, timeout=90)
         yield server

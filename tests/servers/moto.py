@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tests.servers import certificates
-from tests.servers.process import LOOPBACK, Process, base_env, free_port, running
+from tests.servers.process import LOOPBACK, Process, any_port, base_env, on_free_ports, running
 
 _numbers = itertools.count(1)
 
@@ -96,10 +96,11 @@ class Moto:
         )
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path, *, tls: bool = False) -> Iterator[Moto]:
     """Run moto; with `tls`, over https with a certificate of a private authority."""
-    port = free_port()
+    port = any_port()
     command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
     ca = None
     if tls:
@@ -109,5 +110,5 @@ def serve(directory: Path, *, tls: bool = False) -> Iterator[Moto]:
     scheme = "https" if tls else "http"
     with running(command, directory / "moto.log", env=base_env()) as process:
         server = Moto(f"{scheme}://{LOOPBACK}:{port}", process, ca)
-        process.wait_until(lambda: server.request("GET", "/moto-api/data.json"))
+        process.wait_for_port(port, lambda: server.request("GET", "/moto-api/data.json"))
         yield server

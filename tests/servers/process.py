@@ -1,11 +1,13 @@
-"""Starting a server: a free port, a log, readiness by asking, and no survivors."""
+"""Starting a server: a port of its own, a log, readiness by asking, and no survivors."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -13,12 +15,22 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import psutil
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 
-#: The first and last port that :func:`free_port` hands out. They lie below every system's range
-#: for outgoing connections, so that no client takes the port before its server does.
+#: The first and last port that :func:`any_port` gives. They lie below every system's range for
+#: outgoing connections, so that no client takes a port before its server does.
 _PORTS = (15000, 32000)
+#: How often a server is started where its ports turn out to be taken.
+_STARTS = 5
+#: How servers say that a port is taken.
+_IS_TAKEN = re.compile("address (is )?already in use|EADDRINUSE|could not bind", re.IGNORECASE)
 
 #: The server inherits nothing but its log. The watchdog (the subshell) reads a pipe whose other
 #: end this process holds: when this process is gone, however it died, the read ends and the whole
@@ -30,13 +42,39 @@ class ServerUnavailable(Exception):
     """A server that cannot start, and why."""
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    while True:
-        port = random.SystemRandom().randint(*_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            return port
+class PortTaken(ServerUnavailable):
+    """A server that ended because another program listens on one of its ports."""
+
+
+def any_port() -> int:
+    """Return a port for a server that cannot choose one itself; see :func:`on_free_ports`."""
+    return random.SystemRandom().randint(*_PORTS)
+
+
+def on_free_ports(
+    serve: Callable[Concatenate[Path, P], contextlib.AbstractContextManager[T]],
+) -> Callable[Concatenate[Path, P], contextlib.AbstractContextManager[T]]:
+    """Have a server start again, with other ports and a directory of its own, if one is taken.
+
+    Nobody can know that a port is free before the server listens on it, so `serve` draws its
+    ports by :func:`any_port` and waits by :meth:`Process.wait_for_port`.
+    """
+
+    @functools.wraps(serve)
+    @contextlib.contextmanager
+    def start(directory: Path, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        with contextlib.ExitStack() as stack:
+            for attempt in range(_STARTS):
+                folder = directory / f"start-{attempt}" if attempt else directory
+                try:
+                    server = stack.enter_context(serve(folder, *args, **kwargs))
+                    break
+                except PortTaken:
+                    if attempt == _STARTS - 1:
+                        raise
+            yield server
+
+    return start
 
 
 def wait_until(check: Callable[[], object], what: str, timeout: float = 30) -> None:
@@ -77,13 +115,32 @@ class Process:
 
         def alive_and_ready() -> object:
             if self.popen.poll() is not None:
-                raise ServerUnavailable(f"{name}: exited with status {self.popen.returncode}")
+                kind = PortTaken if _IS_TAKEN.search(self.tail(200)) else ServerUnavailable
+                raise kind(f"{name}: exited with status {self.popen.returncode}")
             return check()
 
         try:
             wait_until(alive_and_ready, name, timeout)
         except ServerUnavailable as exc:
-            raise ServerUnavailable(f"{exc}\n--- {self.log}\n{self.tail()}") from exc
+            raise type(exc)(f"{exc}\n--- {self.log}\n{self.tail()}") from exc
+
+    def wait_for_port(
+        self, port: int, check: Callable[[], object] = lambda: True, timeout: float = 30
+    ) -> None:
+        """Wait until this server, and no other program, listens on a port, and `check` is true."""
+        self.wait_until(lambda: self.listens_on(port) and check(), timeout)
+
+    def listens_on(self, port: int) -> bool:
+        """Tell whether the server or a child of it listens on a port."""
+        with contextlib.suppress(psutil.Error):
+            server = psutil.Process(self.pid)
+            for process in (server, *server.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    for connection in process.net_connections("tcp"):
+                        is_listening = connection.status == psutil.CONN_LISTEN
+                        if is_listening and connection.laddr.port == port:
+                            return True
+        return False
 
     def stop(self, timeout: float = 5) -> None:
         """Ask the server and its children to end; kill those that do not."""

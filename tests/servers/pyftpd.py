@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.servers import certificates
-from tests.servers.process import LOOPBACK, free_port, wait_until
+from tests.servers.process import LOOPBACK, wait_until
 
 _numbers = itertools.count(1)
 
@@ -105,10 +105,8 @@ def serve(
     root = directory / "ftp"
     root.mkdir(parents=True)
     issued = certificates.issue(directory / "certificates") if tls else None
-    server = Ftp(LOOPBACK, free_port(), root, ca=issued.ca if issued else None)
-
     users = DummyAuthorizer()
-    users.add_user(server.user, server.password, str(root), perm="elradfmwMT")
+    users.add_user(Ftp.user, Ftp.password, str(root), perm="elradfmwMT")
     users.add_anonymous(str(root))
 
     class Files(AbstractedFS):  # type: ignore[misc]
@@ -158,7 +156,8 @@ def serve(
 
     # A loop and an end of its own: servers share both otherwise, and the first that ends takes
     # the others with it.
-    ftpd = ThreadedFTPServer((LOOPBACK, server.port), handler, ioloop=IOLoop())
+    ftpd = ThreadedFTPServer((LOOPBACK, 0), handler, ioloop=IOLoop())
+    server = Ftp(LOOPBACK, ftpd.socket.getsockname()[1], root, ca=issued.ca if issued else None)
     ftpd._exit = threading.Event()
     ftpd.max_cons = max_connections
     thread = threading.Thread(

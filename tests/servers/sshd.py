@@ -20,9 +20,10 @@ from pathlib import Path
 from tests.servers.process import (
     LOOPBACK,
     Process,
+    any_port,
     base_env,
     find_program,
-    free_port,
+    on_free_ports,
     running,
 )
 
@@ -110,6 +111,7 @@ def _generate_key(path: Path, kind: str = "ed25519") -> None:
     subprocess.run([keygen, "-q", "-t", kind, "-m", "PEM", "-N", "", "-f", path], check=True)
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(directory: Path) -> Iterator[Sshd]:
     """Run sshd in the foreground, with every file of its own below `directory`."""
@@ -123,7 +125,7 @@ def serve(directory: Path) -> Iterator[Sshd]:
     if os.geteuid() == 0:
         # Debian's sshd wants its separation directory, which only its service script makes.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    port = free_port()
+    port = any_port()
     config = directory / "sshd_config"
     config.write_text(
         f"""\
@@ -147,7 +149,7 @@ MaxSessions 100
     # sshd re-executes itself, so it insists on an absolute path.
     command = [program.resolve(), "-D", "-e", "-f", config.resolve()]
     with running(command, directory / "sshd.log", env=base_env()) as process:
-        process.wait_until(lambda: _greets(port))
+        process.wait_for_port(port, lambda: _greets(port))
         known = directory / "known_hosts"
         kind, key = host_key.with_suffix(".pub").read_text().split()[:2]
         known.write_text(f"[{LOOPBACK}]:{port} {kind} {key}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.servers.fixtures import started
-from tests.servers.process import ServerUnavailable, free_port, http_answers, running, wait_until
+from tests.servers.process import (
+    LOOPBACK,
+    Process,
+    ServerUnavailable,
+    any_port,
+    on_free_ports,
+    running,
+    wait_until,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,12 +90,69 @@ def test_shows_why_a_server_ended(tmp_path: Path) -> None:
 
 
 def test_shows_why_a_server_never_answered(tmp_path: Path) -> None:
-    log, port = tmp_path / "mute.log", free_port()
+    log = tmp_path / "mute.log"
     command = [sys.executable, "-c", "import time; print('deaf', flush=True); time.sleep(300)"]
     with running(command, log) as process:
         wait_until(lambda: log.read_text(), "output")
         with pytest.raises(ServerUnavailable, match=r"(?s)mute: not ready after 0.1 s.*deaf"):
-            process.wait_until(lambda: http_answers(port), timeout=0.1)
+            process.wait_until(lambda: False, timeout=0.1)
+
+
+#: A server that listens on a port.
+LISTENER = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+def listener(directory: Path, port: int) -> contextlib.AbstractContextManager[Process]:
+    return running([sys.executable, "-c", LISTENER, str(port)], directory / "listener.log")
+
+
+def test_starts_on_another_port_where_one_is_taken(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        asked: list[Path] = []
+
+        @on_free_ports
+        @contextlib.contextmanager
+        def serve(directory: Path) -> Iterator[int]:
+            asked.append(directory)
+            port = any_port() if len(asked) > 1 else taken.getsockname()[1]
+            with listener(directory, port) as process:
+                process.wait_for_port(port)
+                yield port
+
+        with serve(tmp_path) as port:
+            assert port != taken.getsockname()[1]
+            socket.create_connection((LOOPBACK, port), timeout=5).close()
+    assert len(set(asked)) == len(asked) >= 2
+
+
+def test_gives_up_where_all_ports_are_taken(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+
+        @on_free_ports
+        @contextlib.contextmanager
+        def serve(directory: Path) -> Iterator[None]:
+            with listener(directory, port) as process:
+                process.wait_for_port(port)
+                yield
+
+        with pytest.raises(ServerUnavailable, match="already in use"), serve(tmp_path):
+            pass
+
+
+def test_another_program_on_the_port_is_not_the_server(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as another:
+        command = [sys.executable, "-c", "import time; time.sleep(300)"]
+        with (
+            running(command, tmp_path / "mute.log") as process,
+            pytest.raises(ServerUnavailable, match=r"not ready after 0.3 s"),
+        ):
+            process.wait_for_port(another.getsockname()[1], timeout=0.3)
 
 
 @contextlib.contextmanager

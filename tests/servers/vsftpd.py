@@ -14,7 +14,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers.process import LOOPBACK, base_env, find_program, free_port, running
+from tests.servers.process import (
+    LOOPBACK,
+    any_port,
+    base_env,
+    find_program,
+    on_free_ports,
+    running,
+)
 from tests.servers.pyftpd import Ftp, answers
 
 
@@ -33,6 +40,7 @@ class Vsftpd(Ftp):
         return f"{self.url}{self.prefix}{folder}"
 
 
+@on_free_ports
 @contextlib.contextmanager
 def serve(
     directory: Path, *, idle_timeout: int = 300, passive: tuple[int, int] = (0, 0)
@@ -55,7 +63,7 @@ def serve(
     root.mkdir(parents=True, mode=0o755)
     empty.mkdir(mode=0o555)
     is_root = os.geteuid() == 0
-    port = free_port()
+    port = any_port()
     config = directory / "vsftpd.conf"
     config.write_text(
         f"""\
@@ -87,5 +95,5 @@ xferlog_enable=NO
     )
     # vsftpd reads only what its user owns, and wants no other argument.
     with running([program, config], directory / "vsftpd.log", env=base_env()) as process:
-        process.wait_until(lambda: answers(port))
+        process.wait_for_port(port, lambda: answers(port))
         yield Vsftpd(LOOPBACK, port, root, prefix="" if is_root else str(root))

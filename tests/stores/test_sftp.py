@@ -36,7 +36,14 @@ from mlartifacts.promises import synced
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.stores.sftp.files import PIECE
 from tests.servers.asyncssh_server import AsyncsshServer
-from tests.servers.process import LOOPBACK, base_env, find_program, free_port, running
+from tests.servers.process import (
+    LOOPBACK,
+    any_port,
+    base_env,
+    find_program,
+    on_free_ports,
+    running,
+)
 from tests.servers.silent import Hanging
 from tests.servers.sshd import Sshd
 from tests.servers.tcp_proxy import Proxy, proxied
@@ -268,20 +275,23 @@ def own_sshd(sshd: Sshd, folder: Path, extra: str = "", address: str = LOOPBACK)
     keygen = find_program("ssh-keygen")
     subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     keys = sshd.known_hosts.parent / "authorized_keys"
-    port = free_port()
-    config = folder / "sshd_config"
-    config.write_text(
-        f"Port {port}\nListenAddress {address}\nHostKey {key}\nAuthorizedKeysFile {keys}\n"
-        f"PidFile none\nStrictModes no\nUsePAM no\nUseDNS no\n{extra}\n"
-    )
-    command = [find_program("sshd").resolve(), "-D", "-e", "-f", config]
-    with running(command, folder / "sshd.log", env=base_env()) as process:
 
-        def listening() -> bool:
-            socket.create_connection((address, port), timeout=5).close()
-            return True
+    @on_free_ports
+    @contextlib.contextmanager
+    def serve(directory: Path) -> Iterator[int]:
+        directory.mkdir(exist_ok=True)
+        port = any_port()
+        config = directory / "sshd_config"
+        config.write_text(
+            f"Port {port}\nListenAddress {address}\nHostKey {key}\nAuthorizedKeysFile {keys}\n"
+            f"PidFile none\nStrictModes no\nUsePAM no\nUseDNS no\n{extra}\n"
+        )
+        command = [find_program("sshd").resolve(), "-D", "-e", "-f", config]
+        with running(command, directory / "sshd.log", env=base_env()) as process:
+            process.wait_for_port(port)
+            yield port
 
-        process.wait_until(listening)
+    with serve(folder) as port:
         yield port
 
 
