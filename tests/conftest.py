@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
 from fsspec.spec import AbstractFileSystem
 
-pytest_plugins = ["tests.retries", "tests.servers.fixtures"]
+pytest_plugins = ["tests.groups", "tests.retries", "tests.servers.fixtures"]
 
 #: Variables that some store or driver reads, by their beginnings.
 _READ_BY_STORES = (
@@ -56,6 +58,19 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     yield
     # Filesystems outlive their test in fsspec's caches, with the environment that they had.
     _clear_instances(AbstractFileSystem)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _descriptions_of_aws_read_once() -> Iterator[None]:
+    """Have botocore parse each of its descriptions of AWS once, and not for each session.
+
+    A session's clients share what it has read, so that nothing changes it. It takes longer to read
+    than most tests on S3.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        load_file = functools.cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load_file(path))
+        yield
 
 
 def _clear_instances(cls: type[AbstractFileSystem]) -> None:

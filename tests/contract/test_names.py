@@ -10,100 +10,121 @@ import pytest
 import mlartifacts
 from tests.contract.stores import Harbour
 
-#: A name, and decoys that it would mean if some layer took it for a pattern or an encoding.
-NAMES: dict[str, tuple[str, list[str]]] = {
-    "space": ("a b", ["a%20b", "a+b", "a"]),
-    "trailing space": ("a ", ["a"]),
-    "leading dot": (".hidden", ["hidden"]),
-    "unicode": ("ünïcødé-日本-🦉", ["unicode"]),
-    "not NFC": ("e\u0301", ["\u00e9", "e"]),
-    "hash": ("a#b", ["a"]),
-    "question mark": ("a?b", ["a", "axb"]),
-    "percent": ("%41", ["A", "%2541"]),
-    "percent alone": ("100%", ["100"]),
-    "encoded slash": ("a%2Fb", ["a"]),
-    "plus": ("a+b", ["a b"]),
-    "brackets": ("a[1]", ["a1"]),
-    "open bracket": ("a[", ["a"]),
-    "star": ("b*", ["bcd", "b"]),
-    "two stars": ("**", ["any"]),
-    "two colons": ("a::b", ["a", "b"]),
-    "colon": ("a:b", ["a"]),
-    "ampersand": ("a&b=c", ["a"]),
-    "apostrophe": ("it's", ["its"]),
-    "quote": ('"q"', ["q"]),
-    "tilde": ("~", ["home"]),
-    "braces": ("{a,b}", ["a", "b"]),
-    "at": ("user:pw@host", ["host"]),
-    "long": ("x" * 200, ["x" * 199]),
+#: Names, each with decoys that it would mean if some layer took it for a pattern or an encoding.
+#: Those of one tree lie in one directory.
+TREES: dict[str, dict[str, list[str]]] = {
+    "spaces and dots": {
+        "a b": ["a%20b", "a+b", "a"],
+        "a ": ["a"],
+        ".hidden": ["hidden"],
+        "~": ["home"],
+        "x" * 200: ["x" * 199],
+    },
+    "letters and quotes": {
+        "ünïcødé-日本-🦉": ["unicode"],
+        "e\u0301": ["\u00e9", "e"],
+        "it's": ["its"],
+        '"q"': ["q"],
+    },
+    "characters of URLs": {
+        "a#b": ["a"],
+        "a?b": ["a", "axb"],
+        "%41": ["A", "%2541"],
+        "100%": ["100"],
+        "a%2Fb": ["a"],
+        "a+b": ["a b"],
+        "a&b=c": ["a"],
+    },
+    "characters of patterns": {
+        "a[1]": ["a1"],
+        "a[": ["a"],
+        "b*": ["bcd", "b"],
+        "**": ["any"],
+        "{a,b}": ["a", "b"],
+    },
+    "colons": {
+        "a::b": ["a", "b"],
+        "a:b": ["a"],
+        "user:pw@host": ["host"],
+    },
 }
+NAMES = [name for tree in TREES.values() for name in tree]
 
 
-@pytest.fixture(params=NAMES.values(), ids=list(NAMES))
-def names(request: pytest.FixtureRequest) -> tuple[str, list[str]]:
-    """A name and its decoys."""
+@pytest.fixture(params=TREES.values(), ids=list(TREES))
+def names(request: pytest.FixtureRequest) -> dict[str, list[str]]:
+    """A tree's names, each with its decoys."""
     return request.param  # type: ignore[no-any-return]
 
 
 @pytest.mark.writes
 def test_name_is_literal(
-    harbour: Harbour, fs: Any, root: str, names: tuple[str, list[str]], tmp_path: Path
+    harbour: Harbour, fs: Any, root: str, names: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    name, decoys = names
-    path = f"{root}/{name}"
-    data = f"content of {name}".encode()
-    with mlartifacts.open(harbour.uri(name), "wb", **harbour.options) as file:
-        file.write(data)
-    fs.pipe({f"{root}/{decoy}": f"decoy {decoy}".encode() for decoy in decoys})
-    everything = {name: data} | {decoy: f"decoy {decoy}".encode() for decoy in decoys}
+    written = {name: f"content of {name}".encode() for name in names}
+    decoys = {decoy: f"decoy {decoy}".encode() for name in names for decoy in names[name]}
+    everything = decoys | written
+    for name, data in written.items():
+        with mlartifacts.open(harbour.uri(name), "wb", **harbour.options) as file:
+            file.write(data)
+    fs.pipe({f"{root}/{decoy}": decoys[decoy] for decoy in decoys.keys() - written.keys()})
     assert harbour.stored() == everything
+    assert sorted(fs.ls(root, detail=False)) == sorted(f"{root}/{name}" for name in everything)
+    assert sorted(fs.find(root)) == sorted(f"{root}/{name}" for name in everything)
 
-    # Read, by URI and by path
-    with mlartifacts.open(harbour.uri(name), **harbour.options) as file:
-        assert file.read() == data
-    with fs.open(path) as file:
-        assert file.read() == data
-    assert fs.cat_file(path) == data
-    assert fs.cat(path) == data
-    assert fs.info(path)["name"] == path
-    assert fs.info(path)["size"] == len(data)
-    assert fs.isfile(path)
-    assert sorted(fs.ls(root, detail=False)) == sorted(f"{root}/{n}" for n in everything)
-    assert sorted(fs.find(root)) == sorted(f"{root}/{n}" for n in everything)
-    assert fs.ls(path, detail=False) == [path]
+    for name, data in written.items():
+        path = f"{root}/{name}"
 
-    # Copied, got, put, moved
-    fs.cp(path, f"{root}/copied")
-    assert fs.cat_file(f"{root}/copied") == data
-    fs.mv(f"{root}/copied", f"{root}/sub/{name}")
-    assert fs.cat_file(f"{root}/sub/{name}") == data
-    assert not fs.exists(f"{root}/copied")
-    fs.mv(f"{root}/sub/{name}", f"{root}/back")
-    assert fs.cat_file(f"{root}/back") == data
-    there = tmp_path / "got" / name
-    fs.get(path, str(there))
-    assert there.read_bytes() == data
-    assert [found.name for found in there.parent.iterdir()] == [name]
-    fs.put(str(there), f"{root}/put")
-    assert fs.cat_file(f"{root}/put") == data
-    fs.put_file(str(there), path)
+        # Read, by URI and by path
+        with mlartifacts.open(harbour.uri(name), **harbour.options) as file:
+            assert file.read() == data
+        with fs.open(path) as file:
+            assert file.read() == data
+        assert fs.cat_file(path) == data
+        assert fs.cat(path) == data
+        assert (fs.info(path)["name"], fs.info(path)["size"]) == (path, len(data))
+        assert fs.isfile(path)
+        assert fs.ls(path, detail=False) == [path]
+
+        # Copied, moved, got, put
+        fs.cp(path, f"{root}/copied")
+        fs.mv(f"{root}/copied", f"{root}/sub/{name}")
+        fs.mv(f"{root}/sub/{name}", f"{root}/back")
+        assert fs.cat_file(f"{root}/back") == data
+        there = tmp_path / "got" / name
+        fs.get(path, str(there))
+        assert there.read_bytes() == data
+        fs.put(str(there), f"{root}/put")
+        assert fs.cat_file(f"{root}/put") == data
+        fs.put_file(str(there), path)
+        fs.rm([f"{root}/back", f"{root}/put"])
+    assert harbour.stored() == everything
+    assert sorted(found.name for found in (tmp_path / "got").iterdir()) == sorted(names)
 
     # Deleted, and it alone
-    fs.rm([f"{root}/back", f"{root}/put"])
-    fs.rm(path)
-    assert not fs.exists(path)
-    assert harbour.stored() == {decoy: f"decoy {decoy}".encode() for decoy in decoys}
-    with pytest.raises(FileNotFoundError):
-        fs.rm(path)
-    assert set(harbour.stored()) == set(decoys)
+    for name in written:
+        fs.rm(f"{root}/{name}")
+        assert not fs.exists(f"{root}/{name}")
+        with pytest.raises(FileNotFoundError):
+            fs.rm(f"{root}/{name}")
+    assert harbour.stored() == {name: everything[name] for name in everything.keys() - written}
 
 
-@pytest.mark.parametrize("name", [NAMES[n][0] for n in ("brackets", "star", "hash", "percent")])
+#: Of directories, with decoys.
+DIRECTORIES = {
+    "a[1]": ["a1"],
+    "b*": ["bcd", "b"],
+    "a#b": ["a"],
+    "%41": ["A", "%2541"],
+}
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
 @pytest.mark.writes
 def test_directory_name_is_literal(
     harbour: Harbour, fs: Any, root: str, name: str, tmp_path: Path
 ) -> None:
-    decoys = NAMES[{"a[1]": "brackets", "b*": "star", "a#b": "hash", "%41": "percent"}[name]][1]
+    decoys = DIRECTORIES[name]
     fs.pipe({f"{root}/{name}/{name}/x": b"x", f"{root}/{name}/y": b"y"})
     fs.pipe({f"{root}/{decoy}/x": b"decoy" for decoy in decoys})
     assert fs.isdir(f"{root}/{name}")
@@ -126,7 +147,7 @@ def test_directory_name_is_literal(
 
 
 #: Those that a file on this machine's disk can have beside the others.
-READABLE = [name for name, _ in NAMES.values() if name not in ("a%2Fb", "**", "e\u0301")]
+READABLE = [name for name in NAMES if name not in ("a%2Fb", "**", "e\u0301")]
 
 
 def test_name_is_read_as_it_is(harbour: Harbour, fs: Any, root: str) -> None:

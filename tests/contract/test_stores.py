@@ -10,6 +10,7 @@ import pytest
 import mlartifacts
 from mlartifacts.registry import store_of
 from tests import contract
+from tests.contract.conftest import CORE
 from tests.contract.stores import HARBOURS, Harbour
 
 
@@ -39,3 +40,12 @@ def test_every_store_has_a_harbour() -> None:
     schemes = {harbour.scheme for harbour in HARBOURS}
     served = {store_of(scheme) for scheme in mlartifacts.schemes()}
     assert served == {store_of(scheme) for scheme in schemes}
+
+
+def test_what_runs_on_siblings_are_tests() -> None:
+    assert names_of_tests() >= CORE
+    patterns = [harbour for harbour in HARBOURS if harbour.patterns]
+    assert {mlartifacts.filesystem(f"{each.scheme}://host/a").async_impl for each in patterns} == {
+        False,
+        True,
+    }

@@ -256,21 +256,20 @@ WRITERS = [
 
 
 @pytest.mark.parametrize("size", [100, 6_000_000], ids=["small", "large"])
-@pytest.mark.parametrize("write", WRITERS, ids=lambda writer: writer.__name__)
-def test_failed_write_leaves_what_was(
-    harbour: Harbour, fs: Any, root: str, write: Writer, size: int
-) -> None:
-    with pytest.raises(Broken):
-        write(harbour, fs, root, LONG[:size])
-    assert harbour.stored() == {}
+def test_failed_write_leaves_what_was(harbour: Harbour, fs: Any, root: str, size: int) -> None:
+    for write in WRITERS:
+        with pytest.raises(Broken):
+            write(harbour, fs, root, LONG[:size])
+        assert harbour.stored() == {}, write
     assert not fs.exists(f"{root}/file")
     assert fs.find(root) == []
 
     harbour.seed({"file": b"old"})
-    with pytest.raises(Broken):
-        write(harbour, fs, root, LONG[:size])
-    gc.collect()
-    assert harbour.stored() == {"file": b"old"}
+    for write in WRITERS:
+        with pytest.raises(Broken):
+            write(harbour, fs, root, LONG[:size])
+        gc.collect()
+        assert harbour.stored() == {"file": b"old"}, write
     assert fs.ls(root, detail=False) == [f"{root}/file"]
 
 

@@ -20,8 +20,6 @@ from tests.servers.moto import Moto
 from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.servers.tcp_proxy import proxied
 
-pytestmark = pytest.mark.xdist_group("mlflow")
-
 
 @pytest.fixture
 def server(mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> MlflowServer:

@@ -35,6 +35,6 @@ def stores(*names: str):
     assert len(chosen) >= len(names)
     return pytest.mark.parametrize(
         "harbour",
-        [pytest.param(h, id=h.name, marks=pytest.mark.xdist_group(h.name)) for h in chosen],
+        [pytest.param(h, id=h.name) for h in chosen],
         indirect=True,
     )

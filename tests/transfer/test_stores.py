@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,9 @@ def test_folders_that_many_files_need_at_once(name: str, opened: Opened, tmp_pat
     """Each is made once, by whoever comes first; the others find it there, or half of the way."""
     store = opened(name)
     here = plant(tmp_path / "here", {f"{n % 10}/a/{n}": b"x" for n in range(40)})
-    for number in range(10):
+    for number in range(3):
         mlartifacts.upload(here, store.uri(f"{number}/tree"), **store.options)
-    assert len(store.stored()) == 400
+    assert len(store.stored()) == 120
 
 
 def test_a_listing_without_sizes(static_http: StaticHttp, tmp_path: Path) -> None:
@@ -90,7 +92,12 @@ def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def large_tree() -> dict[str, bytes]:
     """300 files: empty and short ones, odd names, deep folders, and one of 200 MB."""
-    return odd_tree(300 - len(OF_URLS), large=200_000_000) | OF_URLS
+    tree = odd_tree(299 - len(OF_URLS)) | OF_URLS
+    return tree | {"larger.bin": random.Random(24).randbytes(200_000_000)}
+
+
+#: Of 240 files, and the largest: each store gives and takes these once, and not in every pair.
+LEFT_OUT = ["many/[1-4]/*", "larger.bin"]
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,9 @@ def test_between(
     ends = source.uri("tree"), other.uri("copied")
     names = held(large_tree, source.name, target)
     exclude = sorted(large_tree.keys() - names)
+    if target != STORES[STORES.index(source.name) - 1]:
+        exclude += LEFT_OUT
+        names = [name for name in names if not any(fnmatch(name, left) for left in LEFT_OUT)]
     for uri in ends:
         mlartifacts.url_to_fs(uri)  # libraries that are imported may write files
     with monkeypatch.context() as patch:
