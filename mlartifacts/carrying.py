@@ -7,7 +7,7 @@ filesystem does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from mlartifacts.checksums import Checksum
@@ -58,7 +58,14 @@ class Carrier(Protocol):
     def write(self, path: str, data: Any) -> Checksum | None:
         """Write a file at once; the checksum that its store then says of it, if it says one."""
 
-    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+    def write_pieces(
+        self,
+        path: str,
+        pieces: Iterator[bytes],
+        part: int,
+        ahead: int,
+        begun: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         """Write a large file; nothing of it is left where `pieces` raises, or anything else does.
 
         The store is sent a checksum of every part, and refuses what arrives otherwise.
@@ -71,7 +78,7 @@ class Carrier(Protocol):
             Bytes of a part.
         ahead : int
             How many parts may be on their way at once.
+        begun : callable, optional
+            Called before the first piece is taken, with a function that removes what this write
+            has brought, and nothing of another write of the same name; this one fails then.
         """
-
-    def abandon(self, path: str) -> None:
-        """Remove what a :meth:`write_pieces` that goes on has brought; it will fail then."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlartifacts.carrying import Carrier
@@ -54,16 +54,18 @@ class DelegatingCarrier:
         with place.explaining():
             return carrier.write(place.path, data)
 
-    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+    def write_pieces(
+        self,
+        path: str,
+        pieces: Iterator[bytes],
+        part: int,
+        ahead: int,
+        begun: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         """Write a large file."""
         carrier, place = self._sure(path)
         with place.explaining():
-            carrier.write_pieces(place.path, pieces, part, ahead)
-
-    def abandon(self, path: str) -> None:
-        """Remove what a write that goes on has brought."""
-        carrier, place = self._sure(path)
-        carrier.abandon(place.path)
+            carrier.write_pieces(place.path, pieces, part, ahead, begun)
 
     def _sure(self, path: str) -> tuple[Carrier, Place]:
         found = self._found(path)

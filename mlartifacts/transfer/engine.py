@@ -474,8 +474,14 @@ class Engine:
             self._is_unchanged(file)
             self._compare(file, hasher.checksums(), target)
 
-        with self._abandoning(functools.partial(self._writer.abandon, target)):
-            self._writer.write_pieces(target, pieces(), part, ahead)
+        with contextlib.ExitStack() as stack:
+            self._writer.write_pieces(
+                target,
+                pieces(),
+                part,
+                ahead,
+                lambda abandon: stack.enter_context(self._abandoning(abandon)),
+            )
 
     @contextlib.contextmanager
     def _abandoning(self, abandon: Callable[[], None]) -> Iterator[None]:

@@ -21,6 +21,16 @@ from tests.servers.process import LOOPBACK, Process, any_port, base_env, on_free
 
 _numbers = itertools.count(1)
 
+#: For each request moto looks through the folder of its two hundred services, and logs it.
+_PROGRAM = (
+    "import moto.backends as backends;"
+    "services = list(backends.list_of_moto_modules());"
+    "backends.list_of_moto_modules = lambda: services;"
+    "from moto.server import MotoRequestHandler, main;"
+    "MotoRequestHandler.log_request = lambda *_: None;"
+    "main()"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Moto:
@@ -101,7 +111,7 @@ class Moto:
 def serve(directory: Path, *, tls: bool = False) -> Iterator[Moto]:
     """Run moto; with `tls`, over https with a certificate of a private authority."""
     port = any_port()
-    command = [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)]
+    command = [sys.executable, "-c", _PROGRAM, "-H", LOOPBACK, "-p", str(port)]
     ca = None
     if tls:
         issued = certificates.issue(directory / "certificates")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlartifacts.carrying import Carrier
@@ -71,7 +70,7 @@ class _Reading(DelegatingCarrier):
     def write(self, path: str, data: Any) -> NoReturn:
         _refuse(path)
 
-    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> NoReturn:
+    def write_pieces(self, path: str, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse(path)
 
 

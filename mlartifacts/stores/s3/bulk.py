@@ -271,7 +271,6 @@ class S3Carrier:
         }
         self._stores: dict[int, Any] = {}
         self._lock = threading.Lock()
-        self._before: dict[str, frozenset[str]] = {}
 
     def takes(self, path: str) -> bool:
         """Whether obstore can say the name."""
@@ -353,37 +352,47 @@ class S3Carrier:
         answer = self._explained(path, "PutObject", lambda: put(attributes=self._described(key)))
         return listed({"ETag": answer["e_tag"]})
 
-    def write_pieces(self, path: str, pieces: Iterator[bytes], part: int, ahead: int) -> None:
+    def write_pieces(
+        self,
+        path: str,
+        pieces: Iterator[bytes],
+        part: int,
+        ahead: int,
+        begun: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         """Write an object in parts."""
         import obstore
 
         key = self._key(path)
+        if begun is not None:
+            pieces = self._telling(begun, key, self._uploads(key), pieces)
         store = self._store(part)
         put = functools.partial(obstore.put, store, key, chunk_size=part, max_concurrency=ahead)
-        with self._lock:
-            self._before[key] = self._uploads(key)
-        try:
-            self._explained(
-                path,
-                "UploadPart",
-                lambda: put(file=pieces, use_multipart=True, attributes=self._described(key)),
-            )
-        finally:
-            with self._lock:
-                self._before.pop(key, None)
+        self._explained(
+            path,
+            "UploadPart",
+            lambda: put(file=pieces, use_multipart=True, attributes=self._described(key)),
+        )
 
-    def abandon(self, path: str) -> None:
-        """Abort the upload of an object that is being written."""
-        key = self._key(path)
-        with self._lock:
-            before = self._before.pop(key, None)
-        if before is None:
-            return
-        for upload in self._uploads(key) - before:
-            with contextlib.suppress(OSError):
-                self._fs.call_s3(
-                    "abort_multipart_upload", Bucket=self._bucket, Key=key, UploadId=upload
-                )
+    def _telling(
+        self,
+        begun: Callable[[Callable[[], None]], None],
+        key: str,
+        before: frozenset[str],
+        pieces: Iterator[bytes],
+    ) -> Iterator[bytes]:
+        """Tell how to abort an upload: obstore does not give its id, but begins it by now."""
+        new = self._uploads(key) - before
+
+        def abort() -> None:
+            if len(new) == 1:  # another may be somebody else's
+                with contextlib.suppress(OSError):
+                    self._fs.call_s3(
+                        "abort_multipart_upload", Bucket=self._bucket, Key=key, UploadId=min(new)
+                    )
+
+        begun(abort)
+        yield from pieces
 
     def _uploads(self, key: str) -> frozenset[str]:
         try:
