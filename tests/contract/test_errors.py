@@ -6,7 +6,6 @@ import errno
 import http.server
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,10 +279,8 @@ def test_server_down(harbour: Harbour, refused_port: int, monkeypatch: pytest.Mo
     with set_for(place, monkeypatch) as options:
         options = {**harbour.options, **options}
         for attempt in attempts(place, options, harbour.writable):
-            before = time.monotonic()
             with pytest.raises(OSError, match=r".") as caught:
                 attempt()
-            assert time.monotonic() - before < 20
             assert not isinstance(caught.value, FileNotFoundError)
             assert isinstance(caught.value, ConnectionError)
             assert caught.value.filename
@@ -295,17 +292,20 @@ def test_server_that_hangs(
     harbour: Harbour, hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = harbour.elsewhere(hanging_server.host, hanging_server.port)
-    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
     with set_for(place, monkeypatch) as options:
         options = {**harbour.options, **options}
         tries = attempts(place, options, harbour.writable)
         for attempt in (tries[0], tries[-1]):
-            before = time.monotonic()
+            before = len(hanging_server.accepted)
             with pytest.raises(TimeoutError) as caught:
                 attempt()
-            assert time.monotonic() - before < 20
+            # Not as often as the drivers ask by themselves. A JVM does so for each of its calls.
+            most = 5 if harbour.name == "hdfs" else 2
+            assert len(hanging_server.accepted) - before <= most
             assert caught.value.filename
             assert_no_secret(caught.value, harbour)
+    assert hanging_server.accepted
 
 
 @pytest.mark.over_http
@@ -319,10 +319,9 @@ def test_server_that_takes_nothing(
     monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
     with set_for(place, monkeypatch) as options:
         fs, path = mlartifacts.url_to_fs(place.uri, **{**harbour.options, **options})
-        before = time.monotonic()
         with pytest.raises(TimeoutError) as caught:
             fs.pipe_file(path, b"x" * 30_000_000)
-        assert time.monotonic() - before < 20
+        assert 0 < len(hanging_server.accepted) <= 4
         assert caught.value.filename
         assert_no_secret(caught.value, harbour)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import errno
-import itertools
 import json
 import os
 import random
@@ -13,11 +12,11 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import tracemalloc
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -25,9 +24,10 @@ import pytest
 from fsspec.callbacks import Callback
 
 import mlartifacts
+from mlartifacts import promises
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.filesystems.mlflow_artifacts.bodies import IN_MEMORY
-from mlartifacts.proxy import wire
+from mlartifacts.proxy import client, wire
 from mlartifacts.transfer import engine
 from tests.servers import mlflow_server as mlflow_server_module
 from tests.servers import reverse_proxy
@@ -183,6 +183,26 @@ def interrupt() -> None:
     signal.pthread_kill(ident, signal.SIGINT)
 
 
+def instead(module: Any, name: str, function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a module, and no other, use a function of its own in the place of one of asyncio's."""
+    own = SimpleNamespace(**{**vars(asyncio), name: function})
+    monkeypatch.setattr(module, "asyncio", own)
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when an interrupt has told the event loop to stop what is on its way."""
+    told = threading.Event()
+
+    def tell(*args: Any) -> Any:
+        future = asyncio.run_coroutine_threadsafe(*args)
+        told.set()
+        return future
+
+    instead(promises, "run_coroutine_threadsafe", tell, monkeypatch)
+    return told
+
+
 WRITES: dict[str, Any] = {
     "pipe_file": lambda fs, local, path: fs.pipe_file(path, b"new"),
     "put_file": lambda fs, local, path: fs.put_file(local, path),
@@ -197,38 +217,50 @@ WRITES: dict[str, Any] = {
     ("how", "scheme"), [*((how, "mlflow-artifacts") for how in WRITES), ("put many", "runs")]
 )
 def test_what_is_interrupted_is_not_published_later(
-    front: Reverse, base: str, how: str, scheme: str, tmp_path: Path
+    front: Reverse,
+    base: str,
+    how: str,
+    scheme: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local = tmp_path / "local"
     local.write_bytes(b"new")
+    files = 2 if how in {"put many", "pipe"} else 1
     fs, root = located(base if scheme != "runs" else f"runs:/{base.split('/')[2]}")
     fs.pipe_file(f"{root}/file", b"old")
 
-    pressing = threading.Timer(0.3, interrupt)
-    puts = itertools.count()
+    waits, ended = [], []
 
-    def busy(request: Request) -> Answer | None:
-        if request.method != "PUT":
-            return None
-        if next(puts) == 0:
-            pressing.start()
-        return None if pressing.finished.is_set() else Answer(503, headers={"Retry-After": "2"})
+    async def sleep(seconds: float) -> None:
+        """Wait until somebody stops it, when all wait."""
+        waits.append(seconds)
+        if len(waits) == files:
+            interrupt()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(seconds)
 
+    instead(client, "sleep", sleep, monkeypatch)
     front.requests.clear()
-    front.answer = busy
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            WRITES[how](fs, str(local), f"{root}/file")
-    finally:
-        pressing.cancel()  # it is for nobody else
-    tries = len(front.asked("PUT"))
-    time.sleep(2.3)  # longer than it is told to wait
-    assert len(front.asked("PUT")) == tries, "it is not tried again"
+    front.answer = lambda request: (
+        Answer(503, headers={"Retry-After": "2"}) if request.method == "PUT" else None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        WRITES[how](fs, str(local), f"{root}/file")
+    assert waits == ended == [2] * files, "none of them waits on, to try again"
+    assert len(front.asked("PUT")) == files
     assert fs.cat_file(f"{root}/file") == b"old"
 
 
 def test_parts_that_are_interrupted_are_aborted(
-    front: Reverse, moto_server: Moto, on_s3: MlflowServer, base: str, tmp_path: Path
+    front: Reverse,
+    moto_server: Moto,
+    on_s3: MlflowServer,
+    base: str,
+    stopping: threading.Event,
+    tmp_path: Path,
 ) -> None:
     local = tmp_path / "large"
     local.write_bytes(LARGE)
@@ -236,9 +268,10 @@ def test_parts_that_are_interrupted_are_aborted(
     fs.pipe_file(f"{root}/file", b"old")
     for put in (fs.put_file, fs.put):
         front.requests.clear()
+        stopping.clear()
         with pytest.raises(KeyboardInterrupt):
             # The callback of each file is a branch of one that is given to put.
-            hook = Hook(lambda: (interrupt(), time.sleep(0.2)), 3_000_000)
+            hook = Hook(lambda: (interrupt(), stopping.wait(20)), 3_000_000)
             put(str(local), f"{root}/file", callback=hook if put == fs.put_file else Tree(hook))
         assert len(front.asked("POST", "/mpu/abort/")) == 1
         assert front.asked("POST", "/mpu/complete/") == []
@@ -248,14 +281,14 @@ def test_parts_that_are_interrupted_are_aborted(
 
 
 def test_an_upload_that_is_interrupted_while_it_begins_is_aborted(
-    front: Reverse, base: str, tmp_path: Path
+    front: Reverse, base: str, stopping: threading.Event, tmp_path: Path
 ) -> None:
     fs, root = located(base)
 
     def slow(request: Request) -> Answer | None:
         if "/mpu/create/" in request.path:
             interrupt()
-            time.sleep(0.3)
+            stopping.wait(20)
         return None
 
     front.answer = slow
@@ -478,10 +511,10 @@ def test_a_server_that_takes_nothing(
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", str(2**30))
     fs, path = located("mlflow-artifacts:/file", tracking_uri=hanging_server.url)
     for write in (lambda: fs.pipe_file(path, TOLD), lambda: write_told(fs, path, TOLD)):
-        before = time.monotonic()
+        before = len(hanging_server.accepted)
         with pytest.raises(TimeoutError, match="in time") as caught:
             write()
-        assert time.monotonic() - before < 10
+        assert len(hanging_server.accepted) - before == 1, "one wait is what was asked for"
         assert caught.value.filename == path
 
 
@@ -830,17 +863,21 @@ def test_a_busy_server_is_waited_for_before_a_large_file_passes_again(
     monkeypatch.setattr(engine, "_WAIT", 0.02)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     (tmp_path / "large").write_bytes(TOLD)
-    busy = iter([{"Retry-After": "1"}, *[{}] * 6])
-    times = []
+    busy = iter([{"Retry-After": "77"}, *[{}] * 6])
+    answered, waits = [], []
 
+    async def sleep(seconds: float) -> None:
+        waits.append((seconds, len(answered)))
+
+    instead(client, "sleep", sleep, monkeypatch)
     base = mlflow_server.new_root()
     with reverse_proxy.serve(mlflow_server.url) as front:
 
         def answer(request: Request) -> Answer | None:
             if not front.asked("PUT"):
                 return None
-            times.append(time.monotonic())
             headers = next(busy, None)
+            answered.append(headers)
             return None if headers is None else Answer(503, b"busy", headers)
 
         monkeypatch.setenv("MLFLOW_TRACKING_URI", front.url)
@@ -850,8 +887,8 @@ def test_a_busy_server_is_waited_for_before_a_large_file_passes_again(
         assert len(front.asked("PUT")) == 2
         assert len(front.asked("GET", "server-info")) == 7
         assert fs.cat_file(f"{root}/large") == TOLD
-    sent, asked = times[0], times[1]
-    assert asked - sent > 1, "as the server says"
+    assert waits[0] == (77, 1), "as the server says, before it is asked again"
+    assert [seconds for seconds, _ in waits[1:]] == [0] * 6, "as MLflow does"
 
 
 def test_a_redirect_to_plain_text_is_refused(

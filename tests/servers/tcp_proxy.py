@@ -162,6 +162,8 @@ class Proxy:
         Seconds to wait before each piece goes to the client, and to the server.
     swallow
         Keep back everything that the server answers, as a network that lost the way back.
+    swallow_after
+        Begin to, once, when this many more bytes went to clients. None: never.
     cut_after
         Cut every connection, once, when this many more bytes went to clients; the last piece
         passes only in part. None: never.
@@ -198,6 +200,7 @@ class Proxy:
         self.bytes_to_server = 0
         self.delay = self.drag = 0.0
         self.swallow = False
+        self.swallow_after: int | None = None
         self.cut_after: int | None = None
         self.cut_after_sent: int | None = None
         self.most: int | None = None
@@ -221,7 +224,7 @@ class Proxy:
             self.requests.clear()  # the list that open connections add to
             self.connections = self.bytes_to_client = self.bytes_to_server = 0
             self.delay, self.drag, self.swallow, self.cuts = 0.0, 0.0, False, 0
-            self.cut_after = self.cut_after_sent = self.most = None
+            self.swallow_after = self.cut_after = self.cut_after_sent = self.most = None
 
     def methods(self) -> list[str]:
         """Return the method of each request."""
@@ -327,6 +330,8 @@ class Proxy:
                 if relay.commands:
                     data = _PASSIVE.sub(self._here, data)
                 with self._lock:
+                    data, self.swallow_after, is_last = _before(data, self.swallow_after)
+                    self.swallow = self.swallow or is_last
                     data, self.cut_after, all_ = _before(data, self.cut_after)
                     data, one = relay.take(data, self.most)
                     # Counted before it is sent: who has received it finds it counted.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ftplib
 import http.client
 import socket
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.servers import tcp_proxy
 from tests.servers.moto import Moto
 from tests.servers.process import wait_until
 from tests.servers.pyftpd import Ftp
@@ -151,13 +152,23 @@ def test_transfers_of_ftp_pass(pyftpd: Ftp) -> None:
         client.quit()
 
 
-def test_delays(web: tuple[Proxy, str]) -> None:
+def test_delays(web: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> None:
     proxy, path = web
-    proxy.delay = 0.2
-    start = time.monotonic()
+    slept: list[float] = []
+    passed: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        passed.append(proxy.bytes_to_server if seconds == proxy.drag else proxy.bytes_to_client)
+
+    monkeypatch.setattr(tcp_proxy, "time", SimpleNamespace(sleep=sleep))
+    proxy.drag, proxy.delay = 20, 30
     with urllib.request.urlopen(proxy.url + path, timeout=10) as response:
         assert len(response.read()) == 1000
-    assert time.monotonic() - start >= 0.2
+    # Each before the first piece of its direction had passed, and again before each other.
+    assert slept[:2] == [20, 30]
+    assert passed[:2] == [0, 0]
+    assert set(slept[1:]) == {30}
 
 
 def test_swallows(web: tuple[Proxy, str]) -> None:
@@ -166,6 +177,16 @@ def test_swallows(web: tuple[Proxy, str]) -> None:
     with pytest.raises(TimeoutError):
         urllib.request.urlopen(proxy.url + path, timeout=0.2)
     assert proxy.methods() == ["GET"]
+
+
+def test_swallows_what_comes_later(web: tuple[Proxy, str]) -> None:
+    proxy, path = web
+    proxy.swallow_after = 600
+    with pytest.raises(TimeoutError):
+        with urllib.request.urlopen(proxy.url + path, timeout=0.2) as response:
+            response.read()
+    assert proxy.bytes_to_client == 600
+    assert (proxy.swallow, proxy.cuts) == (True, 0)
 
 
 def test_is_down_when_closed(web: tuple[Proxy, str]) -> None:

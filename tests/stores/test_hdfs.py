@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -436,12 +435,10 @@ def test_beneath_a_file_is_nothing(fs, as_bob, root):
 def test_a_namenode_that_is_down_is_not_an_absent_file(driver, cluster):
     with silent.refusing() as port:
         fs = mlartifacts.filesystem(f"hdfs://127.0.0.1:{port}", driver=driver)
-        began = time.monotonic()
         for act in (fs.exists, fs.info, fs.ls, fs.cat, lambda path: fs.pipe(path, b"x")):
             with pytest.raises(ConnectionRefusedError, match=f"127.0.0.1:{port}") as caught:
                 act("/a")
             assert caught.value.filename == "/a"
-        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -450,11 +447,12 @@ def test_a_namenode_that_hangs_times_out(driver, cluster):
         uri = f"hdfs://{server.host}:{server.port}"
         fs = mlartifacts.filesystem(uri, driver=driver, timeout=1)
         for act in (fs.exists, fs.cat):
-            began = time.monotonic()
+            before = len(server.accepted)
             with pytest.raises(TimeoutError) as caught:
                 act("/a")
             assert caught.value.filename == "/a"
-            assert time.monotonic() - began < 15
+            # Hadoop would try 45 times.
+            assert 0 < len(server.accepted) - before <= 5
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -590,9 +588,7 @@ def test_a_write_that_is_open_when_python_ends(hdfs, driver):
         print("true")
     """
     uri = hdfs.new_root()
-    began = time.monotonic()
-    assert _python(code, hdfs.env, uri, driver)
-    assert time.monotonic() - began < 30
+    assert _python(code, hdfs.env, uri, driver)  # which allows two minutes
     fs, path = mlartifacts.url_to_fs(uri, driver="hdfs-native")
     assert fs.cat(fs.find(path)) == {f"{path}/file": b"old"}
 
@@ -601,7 +597,7 @@ def test_a_write_that_is_open_when_python_ends(hdfs, driver):
 def test_an_interrupted_write(hdfs, driver):
     """A JVM takes Ctrl-C for itself, and ends the process, unless it is told not to."""
     code = """
-        import json, os, signal, sys, time, mlartifacts
+        import json, os, signal, sys, mlartifacts
         fs, path = mlartifacts.url_to_fs(sys.argv[1] + "/file", driver=sys.argv[2])
         fs.pipe(path, b"old")
         heard = []
@@ -609,7 +605,8 @@ def test_an_interrupted_write(hdfs, driver):
             with fs.open(path, "wb") as file:
                 file.write(b"new" * 500_000)
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(30)
+                while True:
+                    signal.pause()
         except KeyboardInterrupt:
             heard.append("SIGINT")
         signal.signal(signal.SIGTERM, lambda number, frame: heard.append("SIGTERM"))

@@ -12,7 +12,6 @@ import random
 import re
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -829,10 +828,10 @@ def test_an_upload_that_nobody_takes_ends(bucket, monkeypatch, size):
     monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
     with silent.hanging() as server:
         fs = mlartifacts.filesystem("s3", endpoint_url=server.url)
-        before = time.monotonic()
         with pytest.raises(TimeoutError) as caught:
             fs.pipe_file(f"{bucket}/x", b"x" * size)
-        assert time.monotonic() - before < 20
+        # botocore tries twice, and s3fs at most once more: not as often as they do by themselves.
+        assert 0 < len(server.accepted) <= 4
     assert caught.value.filename == f"{bucket}/x"
 
 
@@ -858,19 +857,6 @@ def test_silence_is_a_timeout_and_no_answer(moto_server, bucket, monkeypatch, ac
     assert caught.value.filename.startswith(bucket)
 
 
-def after(proxy, count, act):
-    """Act when so many bytes went to clients."""
-
-    def wait():
-        while proxy.bytes_to_client < count:
-            time.sleep(0.001)
-        act()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 def reads(fs, path, size):
     def by_pieces():
         with fs.open(path) as file:
@@ -886,9 +872,9 @@ def test_a_broken_answer_is_read_on_where_it_broke(moto_server, fs, bucket):
         cut = mlartifacts.filesystem("s3", endpoint_url=proxy.url)
         for read in reads(cut, f"{bucket}/x", len(data)):
             proxy.reset()
-            cutter = after(proxy, 2 * 2**20, proxy.cut)
+            proxy.cut_after = 2 * 2**20
             assert read() == data
-            cutter.join()
+            assert proxy.cuts == 1
             assert proxy.bytes_to_client < 10 * 2**20  # not all of it again
 
 
@@ -899,13 +885,12 @@ def test_an_answer_that_stops_is_a_timeout(moto_server, fs, bucket, monkeypatch)
         stopped = mlartifacts.filesystem("s3", endpoint_url=proxy.url)
         for read in reads(stopped, f"{bucket}/x", 0):
             proxy.reset()
-            stopper = after(proxy, 2**20, lambda: setattr(proxy, "swallow", True))
-            before = time.monotonic()
+            proxy.swallow_after = 2**20
             with pytest.raises(TimeoutError) as caught:
                 read()
-            assert time.monotonic() - before < 20
             assert caught.value.filename == f"{bucket}/x"
-            stopper.join()
+            assert proxy.swallow
+            assert proxy.methods().count("GET") == 1  # it is waited for once
 
 
 # ---- Uploads and copies ----------------------------------------------------------------------
@@ -918,8 +903,7 @@ def test_a_cancelled_upload_leaves_nothing(moto_server, bucket):
         fs = mlartifacts.filesystem("s3", asynchronous=True, endpoint_url=proxy.url)
         data = b"x" * 12 * 2**20
         task = asyncio.ensure_future(fs._pipe_file(f"{bucket}/x", data, chunksize=5 * 2**20))
-        while "PUT" not in proxy.methods():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, lambda: "PUT" in proxy.methods(), "a part")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -1020,6 +1004,16 @@ def piecewise(file, size):
             pass
 
 
+@pytest.fixture(scope="module")
+def counted(moto_server):
+    """A bucket with files, for tests that change none of them."""
+    bucket = moto_server.new_root().removeprefix("s3://")
+    files = {f"folder/{number:03}": b"x" for number in range(3)}
+    for name, data in {**files, "large": b"x" * 2**21, "larger": b"x" * 2**26}.items():
+        moto_server.request("PUT", f"/{bucket}/{name}", data)
+    return bucket
+
+
 @pytest.mark.parametrize(
     "act",
     [
@@ -1045,17 +1039,14 @@ def piecewise(file, size):
         " ls-file ls-missing pipe_file cp_file rm-tree"
     ).split(),
 )
-def test_no_request_more_than_the_driver(moto_server, bucket, fs, act):
-    fs.pipe({f"{bucket}/folder/{number:03}": b"x" for number in range(3)})
-    fs.pipe_file(f"{bucket}/large", b"x" * 2**21)
-    fs.pipe_file(f"{bucket}/larger", b"x" * 2**26)
+def test_no_request_more_than_the_driver(moto_server, counted, fs, act):
     with tcp_proxy.proxied(moto_server.url) as proxy:
         counts = []
         for each in raw_and_ours(moto_server, proxy):
-            fs.pipe({f"{bucket}/gone/{number}": b"x" for number in range(3)})
+            fs.pipe({f"{counted}/gone/{number}": b"x" for number in range(3)})
             each.connect()
             before = len(proxy.requests)
-            act(each, bucket)
+            act(each, counted)
             counts.append([str(request) for request in proxy.requests[before:]])
     raw, ours = counts
     assert 0 < len(ours) <= len(raw), (ours, raw)
@@ -1105,10 +1096,7 @@ def test_a_closed_file_lets_go_of_its_answer(fs, bucket):
         assert not fs.waiting  # who reads the head may want nothing else
         file.read(2**14)
         assert len(fs.waiting) == 1
-    deadline = time.monotonic() + 5
-    while fs.waiting and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not fs.waiting
+    wait_until(lambda: not fs.waiting, "the end of the answer")
 
 
 def test_nothing_is_got_outside_of_its_target(moto_server, fs, bucket, tmp_path):

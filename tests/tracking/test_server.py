@@ -10,10 +10,10 @@ import http.server
 import json
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ import pytest
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, Unresolved
+from mlartifacts.tracking import connection
 from mlartifacts.tracking.connection import Connection, Patience
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import parse
@@ -144,11 +145,17 @@ def test_retries_end(server, monkeypatch):
     assert len(server.requests) == 3
 
 
-def test_the_server_says_how_long_to_wait(server):
-    server.answers = [Answer(429, headers={"Retry-After": "1"}), Answer()]
-    start = time.monotonic()
+def test_the_server_says_how_long_to_wait(server, monkeypatch):
+    waits = []
+
+    def sleep(seconds):
+        waits.append((seconds, len(server.requests)))
+
+    monkeypatch.setattr(connection, "time", SimpleNamespace(sleep=sleep))
+    server.answers = [Answer(429, headers={"Retry-After": "77"}), Answer()]
     resolved(server)
-    assert time.monotonic() - start >= 1
+    assert waits == [(77, 1)]  # between the first request and the second
+    assert len(server.requests) == 2
 
 
 def test_waits_grow_and_are_bounded():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,3 +122,37 @@ def behind(store: Harbour, host: str, port: int, monkeypatch: pytest.MonkeyPatch
         key = known.read_text().split(" ", 1)[1]
         with known.open("a") as file:
             file.write(f"[{host}]:{port} {key}")
+
+
+# ---- How much is under way ---------------------------------------------------------------
+
+
+class AtOnce:
+    """Holds what comes until so many are there at once, and counts them.
+
+    When they are, it waits a little, once, for one that should not come, and then holds nothing
+    any more. Where so many never come, the time is over some day, and the count shows it.
+
+    Attributes
+    ----------
+    most
+        How many there were at once.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.now = self.most = 0
+        self._expected = expected
+        self._changed = threading.Condition()
+        self._have_met = False
+
+    def pass_by(self) -> None:
+        with self._changed:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self._changed.notify_all()
+            if not self._have_met:
+                self._changed.wait_for(lambda: self._have_met or self.now >= self._expected, 20)
+                self._changed.wait_for(lambda: self._have_met or self.now > self._expected, 0.3)
+                self._have_met = True
+                self._changed.notify_all()
+            self.now -= 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
-import time
+import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,10 @@ import pytest
 import mlartifacts
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
-from mlartifacts.transfer import engine
+from mlartifacts.transfer import engine, removing
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
-from tests.servers.process import wait_until
 from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.servers.tcp_proxy import proxied
 from tests.transfer.trees import plant
@@ -209,21 +210,35 @@ def test_it_cannot_be_known(method: str, folder: str, bucket: tuple[Any, Reverse
 
 
 @pytest.mark.parametrize("method", ["PUT", "HEAD"])
-def test_an_interrupt_leaves_nothing_there(method: str, bucket: tuple[Any, Reverse]) -> None:
+def test_an_interrupt_leaves_nothing_there(
+    method: str, bucket: tuple[Any, Reverse], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, front = bucket
     asked: list[str] = []
+    waits: list[float | None] = []
+    is_waiting = threading.Event()
+
+    def wait(futures: list[Any], timeout: float | None) -> object:
+        waits.append(timeout)
+        is_waiting.set()
+        return concurrent.futures.wait(futures, 20)
+
+    futures = SimpleNamespace(wait=wait)
+    monkeypatch.setattr(removing, "concurrent", SimpleNamespace(futures=futures))
 
     def answer(request: Request) -> Answer | None:
         if request.method == method and "/mlartifacts-" in request.path and not asked:
             asked.append(request.path)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)  # it is on its way as the interrupt comes
+            is_waiting.wait(20)  # it is on its way as the interrupt comes
         return None
 
     front.answer = answer
     with pytest.raises(KeyboardInterrupt):
         mlartifacts.sync(store.uri("here"), store.uri("tree"), delete=True)
     assert asked
-    # An interrupt waits a little, and no longer.
-    wait_until(lambda: not any(map(is_temporary, store.stored())), "the end of the marks", 10)
+    # An interrupt waits a little for what is on its way, then for its end, and no longer.
+    assert waits == [removing._LAST_SECONDS] * 2
+    assert removing._LAST_SECONDS < 0.5
+    assert not any(map(is_temporary, store.stored()))
     assert SIMILAR.items() <= store.stored().items()
