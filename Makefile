@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test servers lint format bench bench-transfer docs clean
@@ -13,8 +13,9 @@ help: ## list these targets
 demo: $(VENV)/.demo ## write and read artifacts of a run in a local folder, in under a minute
 	@$(BIN)/python examples/demo.py
 
+# Hundreds of processes import the same modules: these are compiled once, whatever is set.
 test: $(VENV)/.dev servers ## run every test against real servers on this machine
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 servers: ## install the servers that the tests start (Debian packages and one of npm's)
 	@bash tests/servers/install.sh || { \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ _READ_BY_STORES = (
 
 #: Read once, when gcsfs is imported: it must hold in every test and every child process.
 _KEPT = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collections_are_quick() -> None:
+    """Have the collections that tests ask for pass over what many libraries made when imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,6 @@ CORE = frozenset(
         "test_unstrip_protocol_gives_an_uri",
         # Writing, moving and deleting
         "test_write_and_read_back",
-        "test_100_megabytes",
         "test_interrupt_leaves_what_was",
         "test_garbage_collected_write_leaves_what_was",
         "test_append",
@@ -47,7 +46,6 @@ CORE = frozenset(
         "test_no_host",
         "test_root_that_is_not_there",
         "test_server_down",
-        "test_server_that_hangs",
         "test_wrong_credentials",
         # Settings and secrets
         "test_an_option_beats_the_uri_and_the_environment",
