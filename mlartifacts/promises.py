@@ -21,9 +21,9 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from glob import has_magic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from fsspec import AbstractFileSystem
@@ -52,6 +52,7 @@ __all__ = [
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
+    "begun",
     "mirrored",
     "stoppable",
     "synced",
@@ -59,6 +60,8 @@ __all__ = [
     "unfit_key",
     "unfit_text",
 ]
+
+T = TypeVar("T")
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
@@ -231,6 +234,20 @@ def synced(
     if run.state == "stopped":  # which fsspec takes for a result
         raise asyncio.CancelledError
     return result
+
+
+async def begun(beginning: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]]) -> T:
+    """Begin something on a server, and undo it where that is cancelled.
+
+    Only the server's answer says what to undo, so that it is waited for even then.
+    """
+    task = asyncio.ensure_future(beginning)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):  # the cancellation is what counts
+            await undo(await task)
+        raise
 
 
 def mirrored(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -39,6 +39,9 @@ from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.servers.silent import Hanging
 from tests.servers.tcp_proxy import Proxy, proxied
 
+#: Also those that have a server of their own.
+pytestmark = pytest.mark.xdist_group("mlflow")
+
 LARGE = random.Random(17).randbytes(12_000_000)
 IN_PARTS = {
     "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "10000000",

@@ -593,15 +593,19 @@ def test_settings_of_content(fs, container, raw):
         assert blob.content_settings.content_type == "text/x-test"
 
 
-def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, monkeypatch):
+@pytest.mark.parametrize("when", ["it begins", "it goes on"])
+def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, when):
     """Azure may take its time for a copy, and leaves an empty blob where that is ended."""
     raw.upload_blob("old", b"x")
-    asked = threading.Event()
+    asked, is_stopped = threading.Event(), threading.Event()
     pending = {"x-ms-copy-id": "an-id", "x-ms-copy-status": "pending", "ETag": '"1"'}
 
     def answer(request):
         headers = {name.lower() for name in request.headers}
         if request.method == "PUT" and "x-ms-copy-source" in headers:
+            if when == "it begins":
+                asked.set()
+                is_stopped.wait(20)
             return Answer(202, b"", pending)
         if request.method == "HEAD":
             asked.set()
@@ -613,11 +617,12 @@ def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, monkeypatch):
         fs = mlartifacts.filesystem("az", connection_string=string)
         front.answer = answer
         with stoppable() as stop:
-            stopper = threading.Thread(target=lambda: asked.wait(20) and stop())
+            stopper = threading.Thread(target=lambda: asked.wait(20) and (stop(), is_stopped.set()))
             stopper.start()
             with pytest.raises(asyncio.CancelledError):
                 fs.cp_file(f"{container}/old", f"{container}/new")
             stopper.join(20)
+        wait_until(lambda: front.asked("DELETE", "/new"), "the end of the copy")
         (ended,) = front.asked("PUT", "/new?comp=copy&copyid=an-id")
         (deleted,) = front.asked("DELETE", "/new")
         assert front.requests.index(ended) < front.requests.index(deleted)

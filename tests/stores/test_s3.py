@@ -919,6 +919,45 @@ def test_a_cancelled_upload_leaves_nothing(moto_server, bucket):
         assert [status for status in aborts if status != 500] == [204]
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda fs, at: fs._pipe_file(f"{at}/new", b"x" * 11 * 2**20, chunksize=5 * 2**20),
+        lambda fs, at: fs._cp_file(f"{at}/old", f"{at}/new"),
+    ],
+    ids=["write", "copy"],
+)
+def test_an_upload_that_is_cancelled_while_it_begins_is_aborted(
+    moto_server, fs, bucket, monkeypatch, act
+):
+    """Its id, which it is aborted by, comes only then."""
+    monkeypatch.setattr("mlartifacts.stores.s3.driver._COPIED_AT_ONCE", 0)
+    fs.pipe_file(f"{bucket}/old", b"old")
+    is_asked, is_cancelled = threading.Event(), threading.Event()
+
+    def answer(request):
+        if request.method == "POST" and request.path.endswith("?uploads"):
+            is_asked.set()
+            is_cancelled.wait(20)
+
+    async def cancel():
+        fs = mlartifacts.filesystem("s3", asynchronous=True, endpoint_url=front.url)
+        task = asyncio.ensure_future(act(fs, bucket))
+        assert await asyncio.to_thread(is_asked.wait, 20)
+        task.cancel()
+        asyncio.get_running_loop().call_soon(is_cancelled.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await (await fs.set_session()).close()
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        asyncio.run(cancel())
+        assert len(front.asked("DELETE", f"/{bucket}/new?uploadId=")) == 1
+    assert moto_server.uploads(bucket) == []
+    assert fs.ls(bucket) == [f"{bucket}/old"]
+
+
 def test_a_large_copy_keeps_what_the_source_is(fs, bucket, monkeypatch):
     monkeypatch.setattr("mlartifacts.stores.s3.driver._COPIED_AT_ONCE", 2**20)
     data = random.Random(4).randbytes(11 * 2**20)

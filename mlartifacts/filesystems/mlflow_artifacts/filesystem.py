@@ -24,7 +24,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from mlartifacts.environment import Environment
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
-from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
+from mlartifacts.promises import AsyncArtifactFileSystem, begun, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse, server_name_of
@@ -660,16 +660,10 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         folder, _, name = path.rpartition("/")
         try:
             asked = {"path": name, "num_parts": len(starts)}
-            create = self._json("POST", wire.below(wire.CREATE, folder), json=asked)
-            creating = asyncio.create_task(create)
-            try:
-                answer = await asyncio.shield(creating)
-            except asyncio.CancelledError:
-                # Who knows no upload's name cannot abort it.
-                with contextlib.suppress(Exception):
-                    begun = wire.Upload.of(await creating)
-                    await self._abort(path, begun)
-                raise
+            answer = await begun(
+                self._json("POST", wire.below(wire.CREATE, folder), json=asked),
+                lambda answer: self._abort(path, wire.Upload.of(answer)),
+            )
         except Refused as error:
             unknown = error.status == 404 and not error.code  # by an older server
             if unknown or wire.is_unsupported(error.status, str(error)):

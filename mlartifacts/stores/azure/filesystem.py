@@ -25,7 +25,7 @@ from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
 from mlartifacts.network import sockets
-from mlartifacts.promises import AsyncArtifactFileSystem, mirrored, texts, unfit_key
+from mlartifacts.promises import AsyncArtifactFileSystem, begun, mirrored, texts, unfit_key
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, account, agree, alone
 from mlartifacts.writing import WholeWrite
@@ -577,7 +577,10 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         source = self.service_client.get_blob_client(container1, key1, version_id=version)
         async with self.service_client.get_blob_client(container2, key2) as target:
             try:
-                answer = await target.start_copy_from_url(source.url)
+                answer = await begun(
+                    target.start_copy_from_url(source.url),
+                    lambda answer: _end_copy(target, answer["copy_id"]),
+                )
             except ResourceNotFoundError:
                 if key1 and await self._dir_exists(container1, key1):
                     return  # a tree is copied blob by blob, and its directories are none

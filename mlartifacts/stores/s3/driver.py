@@ -32,7 +32,7 @@ from s3fs import S3FileSystem
 from s3fs.core import _PRESERVE_KWARGS, _error_wrapper
 
 from mlartifacts.network import sockets
-from mlartifacts.promises import synced
+from mlartifacts.promises import begun, synced
 from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
 from mlartifacts.stores.s3.answers import files_listed, read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
@@ -65,8 +65,8 @@ _DIRECTORY_BUCKET = "--x-s3"
 _UNTIL_SENT = 3
 
 #: The multipart uploads that the running task has begun.
-_begun: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.ContextVar(
-    "_begun", default=None
+_uploads: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.ContextVar(
+    "_uploads", default=None
 )
 
 
@@ -125,11 +125,17 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         client = await self.get_s3(kwargs.get("Bucket"))
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        answer = await _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
-        begun = _begun.get()
-        if method == "create_multipart_upload" and begun is not None:
-            begun.append({name: arguments[name] for name in ("Bucket", "Key")})
-            begun[-1]["UploadId"] = answer["UploadId"]
+        asking = _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
+        if method != "create_multipart_upload":
+            return await asking
+        upload = {name: arguments[name] for name in ("Bucket", "Key")}
+
+        async def abort(answer: dict[str, Any]) -> None:
+            await self._call_s3("abort_multipart_upload", **upload, UploadId=answer["UploadId"])
+
+        answer = await begun(asking, abort)
+        if (uploads := _uploads.get()) is not None:
+            uploads.append({**upload, "UploadId": answer["UploadId"]})
         return answer
 
     def _get_s3_method_kwargs(self, method: Any, *akwarglist: Any, **kwargs: Any) -> Any:
@@ -155,17 +161,17 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         s3fs aborts them on an error. It is a cancellation, though, that ends an upload because
         another one of the same ``put`` failed.
         """
-        begun: list[dict[str, str]] = []
-        token = _begun.set(begun)
+        uploads: list[dict[str, str]] = []
+        token = _uploads.set(uploads)
         try:
             yield
         except asyncio.CancelledError:
-            for upload in begun:
+            for upload in uploads:
                 with contextlib.suppress(Exception):  # the cancellation is what counts
                     await asyncio.shield(self._call_s3("abort_multipart_upload", **upload))
             raise
         finally:
-            _begun.reset(token)
+            _uploads.reset(token)
 
     # ---- Looking -------------------------------------------------------------------------
 
