@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.httpsession
+import certifi
 import pytest
 from botocore.loaders import JSONFileLoader
 from fsspec.spec import AbstractFileSystem
@@ -69,15 +71,20 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _descriptions_of_aws_read_once() -> Iterator[None]:
-    """Have botocore parse each of its descriptions of AWS once, and not for each session.
+def _sessions_of_aws_are_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have botocore parse what it describes AWS by once, and not for each session.
 
-    A session's clients share what it has read, so that nothing changes it. It takes longer to read
-    than most tests on S3.
+    A session's clients share what it has read, so that nothing changes it. Each client reads the
+    hundred authorities of the web as well, of which no server of the tests has a certificate. Both
+    take longer than most tests on S3.
     """
     with pytest.MonkeyPatch.context() as patch:
         load_file = functools.cache(JSONFileLoader().load_file)
         patch.setattr(JSONFileLoader, "load_file", lambda _, path: load_file(path))
+        authorities = tmp_path_factory.mktemp("authorities") / "one.pem"
+        first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----")
+        authorities.write_text(f"{first}{end}\n")
+        patch.setattr(botocore.httpsession, "where", lambda: str(authorities))
         yield
 
 

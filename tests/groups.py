@@ -29,10 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _fixtures_of(item: pytest.Item) -> Iterator[str]:
-    """Yield the fixtures that a test asks for, and those of the stores that its parameters name."""
+    """Yield the fixtures that a test asks for, and those of the stores that it names.
+
+    It names them by its parameters, or in its code: ``opened("hdfs")``.
+    """
     yield from getattr(item, "fixturenames", ())
-    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-        for value in item.callspec.params.values():
-            name = getattr(value, "name", value)
-            if isinstance(name, str) and name in _STORES:
-                yield _STORES[name]
+    if not isinstance(item, pytest.Function):
+        return
+    named = list(item.function.__code__.co_consts)
+    if hasattr(item, "callspec"):
+        named += [getattr(value, "name", value) for value in item.callspec.params.values()]
+    yield from (_STORES[name] for name in named if isinstance(name, str) and name in _STORES)

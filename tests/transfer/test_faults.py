@@ -222,6 +222,7 @@ def presigned(
         yield store, wire, f"mlflow-artifacts:{urllib.parse.urlsplit(store.base).path}"
 
 
+@pytest.mark.xdist_group("mlflow")
 def test_parts_are_cut_once(presigned: tuple[Harbour, Proxy, str], tmp_path: Path) -> None:
     store, wire, base = presigned
     wire.cut_after_sent = 5_000_000
@@ -235,6 +236,7 @@ def test_parts_are_cut_once(presigned: tuple[Harbour, Proxy, str], tmp_path: Pat
     assert not store.uploads()
 
 
+@pytest.mark.xdist_group("mlflow")
 def test_parts_are_cut_each_time(presigned: tuple[Harbour, Proxy, str], tmp_path: Path) -> None:
     store, wire, base = presigned
     store.seed(below({"large.bin": b"old"}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -229,7 +228,7 @@ def test_an_interrupt_leaves_nothing_there(
     def answer(request: Request) -> Answer | None:
         if request.method == method and "/mlartifacts-" in request.path and not asked:
             asked.append(request.path)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             is_waiting.wait(20)  # it is on its way as the interrupt comes
         return None
 
