@@ -12,7 +12,10 @@ from typing import Any, Protocol
 
 from mlartifacts.checksums import Checksum
 
-__all__ = ["Carrier"]
+__all__ = ["Begun", "Carrier"]
+
+# Takes what abandons a write that has begun.
+Begun = Callable[[Callable[[], None]], object]
 
 
 class Carrier(Protocol):
@@ -59,12 +62,7 @@ class Carrier(Protocol):
         """Write a file at once; the checksum that its store then says of it, if it says one."""
 
     def write_pieces(
-        self,
-        path: str,
-        pieces: Iterator[bytes],
-        part: int,
-        ahead: int,
-        begun: Callable[[Callable[[], None]], None] | None = None,
+        self, path: str, pieces: Iterator[bytes], part: int, ahead: int, begun: Begun
     ) -> None:
         """Write a large file; nothing of it is left where `pieces` raises, or anything else does.
 
@@ -78,7 +76,7 @@ class Carrier(Protocol):
             Bytes of a part.
         ahead : int
             How many parts may be on their way at once.
-        begun : callable, optional
+        begun : callable
             Called before the first piece is taken, with a function that removes what this write
             has brought, and nothing of another write of the same name; this one fails then.
         """

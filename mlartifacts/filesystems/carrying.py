@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlartifacts.carrying import Carrier
+from mlartifacts.carrying import Begun, Carrier
 from mlartifacts.checksums import Checksum
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ class DelegatingCarrier:
             return carrier.write(place.path, data)
 
     def write_pieces(
-        self,
-        path: str,
-        pieces: Iterator[bytes],
-        part: int,
-        ahead: int,
-        begun: Callable[[Callable[[], None]], None] | None = None,
+        self, path: str, pieces: Iterator[bytes], part: int, ahead: int, begun: Begun
     ) -> None:
         """Write a large file."""
         carrier, place = self._sure(path)

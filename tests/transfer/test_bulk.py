@@ -427,7 +427,9 @@ def test_profiles_and_roles(profiles: str, tmp_path: Path, monkeypatch: pytest.M
         acts: list[Callable[[], Any]] = [
             lambda fs=fs, path=path: fs.carrier(path).write(path, b"x"),
             lambda fs=fs, path=path: fs.carrier(path).read(path, 0, 1, None),
-            lambda fs=fs, path=path: fs.carrier(path).write_pieces(path, iter([LARGE]), 2**23, 2),
+            lambda fs=fs, path=path: fs.carrier(path).write_pieces(
+                path, iter([LARGE]), 2**23, 2, [].append
+            ),
         ]
         for act in acts:
             with pytest.raises(PermissionError, match=code) as caught:
@@ -487,7 +489,7 @@ def test_a_write_that_fails_leaves_nothing(moto_server: Moto, bucket: str) -> No
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        carrier.write_pieces(f"{bucket}/x", pieces(), 2**23, 2)
+        carrier.write_pieces(f"{bucket}/x", pieces(), 2**23, 2, [].append)
     assert moto_server.uploads(bucket) == []
     assert not mlartifacts.filesystem("s3").exists(f"{bucket}/x")
 
@@ -602,11 +604,14 @@ def test_what_lies_on_s3_is_carried(
     assert caught.value.filename == f"{path}/missing"
     assert found(mlartifacts.download(store.uri("tree"))) == {"a": b"a", "large": LARGE}
     if name == "models-s3":
-        for write in (carrier.write, lambda path, data: carrier.write_pieces(path, data, 1, 1)):
+        for write in (
+            carrier.write,
+            lambda path, data: carrier.write_pieces(path, data, 1, 1, [].append),
+        ):
             with pytest.raises(OSError, match="only be read"):
                 write(f"{path}/a", b"x")
         return
     carrier.write(f"{path}/b", b"b")
-    carrier.write_pieces(f"{path}/c", iter([LARGE]), 2**23, 2)
+    carrier.write_pieces(f"{path}/c", iter([LARGE]), 2**23, 2, [].append)
     assert store.stored()["tree/b"] == b"b"
     assert store.stored()["tree/c"] == LARGE

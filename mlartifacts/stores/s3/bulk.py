@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
+from mlartifacts.carrying import Begun
 from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
@@ -353,19 +354,13 @@ class S3Carrier:
         return listed({"ETag": answer["e_tag"]})
 
     def write_pieces(
-        self,
-        path: str,
-        pieces: Iterator[bytes],
-        part: int,
-        ahead: int,
-        begun: Callable[[Callable[[], None]], None] | None = None,
+        self, path: str, pieces: Iterator[bytes], part: int, ahead: int, begun: Begun
     ) -> None:
         """Write an object in parts."""
         import obstore
 
         key = self._key(path)
-        if begun is not None:
-            pieces = self._telling(begun, key, self._uploads(key), pieces)
+        pieces = self._telling(begun, key, self._uploads(key), pieces)
         store = self._store(part)
         put = functools.partial(obstore.put, store, key, chunk_size=part, max_concurrency=ahead)
         self._explained(
@@ -375,11 +370,7 @@ class S3Carrier:
         )
 
     def _telling(
-        self,
-        begun: Callable[[Callable[[], None]], None],
-        key: str,
-        before: frozenset[str],
-        pieces: Iterator[bytes],
+        self, begun: Begun, key: str, before: frozenset[str], pieces: Iterator[bytes]
     ) -> Iterator[bytes]:
         """Tell how to abort an upload: obstore does not give its id, but begins it by now."""
         new = self._uploads(key) - before
