@@ -128,15 +128,20 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         asking = _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
         if method != "create_multipart_upload":
             return await asking
-        upload = {name: arguments[name] for name in ("Bucket", "Key")}
 
-        async def abort(answer: dict[str, Any]) -> None:
-            await self._call_s3("abort_multipart_upload", **upload, UploadId=answer["UploadId"])
+        def named(answer: dict[str, Any]) -> dict[str, str]:
+            upload = {name: arguments[name] for name in ("Bucket", "Key")}
+            return {**upload, "UploadId": answer["UploadId"]}
 
-        answer = await begun(asking, abort)
+        answer = await begun(asking, lambda answer: self._abort(named(answer)))
         if (uploads := _uploads.get()) is not None:
-            uploads.append({**upload, "UploadId": answer["UploadId"]})
+            uploads.append(named(answer))
         return answer
+
+    async def _abort(self, upload: dict[str, str]) -> None:
+        """Abort an upload in parts, because of an error that counts more than one of this."""
+        with contextlib.suppress(Exception):
+            await asyncio.shield(self._call_s3("abort_multipart_upload", **upload))
 
     def _get_s3_method_kwargs(self, method: Any, *akwarglist: Any, **kwargs: Any) -> Any:
         not_for = _NOT_FOR.get(method.__name__, UPLOAD_ARGUMENTS - _EVERYWHERE)
@@ -167,8 +172,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             yield
         except asyncio.CancelledError:
             for upload in uploads:
-                with contextlib.suppress(Exception):  # the cancellation is what counts
-                    await asyncio.shield(self._call_s3("abort_multipart_upload", **upload))
+                await self._abort(upload)
             raise
         finally:
             _uploads.reset(token)
@@ -463,8 +467,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
                 "complete_multipart_upload", **target, MultipartUpload={"Parts": parts}
             )
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is what counts
-                await asyncio.shield(self._call_s3("abort_multipart_upload", **target))
+            await self._abort(target)
             raise
         self.invalidate_cache(path2)
 
