@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +94,10 @@ def _clear_instances(cls: type[AbstractFileSystem]) -> None:
     cls.clear_instance_cache()
     for subclass in cls.__subclasses__():
         _clear_instances(subclass)
+
+
+def interrupt() -> None:
+    """Press Ctrl-C, from whichever thread."""
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)

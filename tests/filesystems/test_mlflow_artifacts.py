@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.filesystems.mlflow_artifacts.bodies import IN_MEMORY
 from mlartifacts.proxy import client, wire
 from mlartifacts.transfer import engine
+from tests.conftest import interrupt
 from tests.servers import mlflow_server as mlflow_server_module
 from tests.servers import reverse_proxy
 from tests.servers.fixtures import started
@@ -177,13 +177,6 @@ def test_an_upload_that_fails_is_aborted(
     bucket = urllib.parse.urlsplit(on_s3.artifacts).netloc
     assert moto_server.uploads(bucket) == []
     assert fs.cat_file(f"{root}/file") == b"old"
-
-
-def interrupt() -> None:
-    """Press Ctrl-C."""
-    ident = threading.main_thread().ident
-    assert ident is not None
-    signal.pthread_kill(ident, signal.SIGINT)
 
 
 def instead(module: Any, name: str, function: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import logging
 import pickle
 import random
 import re
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,6 +27,7 @@ from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
 from mlartifacts.stores.s3.answers import read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.uri import parse
+from tests.conftest import interrupt
 from tests.servers import moto, reverse_proxy, silent, tcp_proxy
 from tests.servers.fixtures import started
 from tests.servers.process import wait_until
@@ -308,9 +308,7 @@ def test_an_interrupted_put_leaves_no_upload_behind(fs, bucket, tmp_path):
     (tmp_path / "large").write_bytes(b"x" * 12_000_000)
     fs.pipe_file(f"{bucket}/file", b"old")
     told = Callback()
-    told.relative_update = lambda inc: signal.pthread_kill(
-        threading.main_thread().ident, signal.SIGINT
-    )
+    told.relative_update = lambda inc: interrupt()
     given = {"chunksize": 5 * 2**20, "max_concurrency": 1}
     with pytest.raises(KeyboardInterrupt):
         fs.put_file(str(tmp_path / "large"), f"{bucket}/file", callback=told, **given)

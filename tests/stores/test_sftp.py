@@ -267,8 +267,9 @@ def _short_folder() -> Iterator[str]:
         yield folder
 
 
-@contextlib.contextmanager
-def own_sshd(sshd: Sshd, folder: Path, extra: str = "", address: str = LOOPBACK) -> Iterator[int]:
+def own_sshd(
+    sshd: Sshd, folder: Path, extra: str = "", address: str = LOOPBACK
+) -> contextlib.AbstractContextManager[int]:
     """Another OpenSSH server, with a host key of its own, for the same user."""
     folder.mkdir()
     key = folder / "host_key"
@@ -291,8 +292,7 @@ def own_sshd(sshd: Sshd, folder: Path, extra: str = "", address: str = LOOPBACK)
             process.wait_for_port(port)
             yield port
 
-    with serve(folder) as port:
-        yield port
+    return serve(folder)
 
 
 def _know(port: int, folder: Path, address: str = LOOPBACK) -> None:

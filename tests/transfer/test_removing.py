@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
 from mlartifacts.transfer import engine, removing
 from mlartifacts.writing import is_temporary
+from tests.conftest import interrupt
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.reverse_proxy import Answer, Request, Reverse
@@ -228,7 +228,7 @@ def test_an_interrupt_leaves_nothing_there(
     def answer(request: Request) -> Answer | None:
         if request.method == method and "/mlartifacts-" in request.path and not asked:
             asked.append(request.path)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            interrupt()
             is_waiting.wait(20)  # it is on its way as the interrupt comes
         return None
 
