@@ -134,9 +134,8 @@ def _add_patterns(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             action="append",
-            default=[],
             metavar="PATTERN",
-            help=f"{about} the names that match, such as 'data/**' (may be repeated)",
+            help=f"{about} the names that match, as '*.log' or 'data/' (may be repeated)",
         )
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="do nothing, and say the names"

@@ -493,6 +493,17 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         return None
 
+    def find_surely(self, path: str) -> dict[str, dict[str, Any]]:
+        """The entries of all files below a directory, by path, so that a missing one is not there.
+
+        Raises
+        ------
+        OSError
+            The server may not have said all.
+        """
+        found: dict[str, dict[str, Any]] = self.find(path, detail=True)
+        return found
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """Bytes of each read and of each write of a large file, at most; ``None``: any."""
         return None, None

@@ -29,7 +29,7 @@ from mlartifacts.promises import ArtifactFileSystem
 from mlartifacts.store import merge
 from mlartifacts.tracking.logical import split_model
 from mlartifacts.transfer.engine import Engine
-from mlartifacts.transfer.plan import refuse_names
+from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File, unit
 from mlartifacts.transfer.verify import verify

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
-from mlartifacts.transfer.plan import Choice, Overwrite, compare, near, refuse_names
+from mlartifacts.transfer.names import folded, refuse_names, respelled
+from mlartifacts.transfer.patterns import PathFilter, Patterns
+from mlartifacts.transfer.plan import Overwrite, compare, near
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
 from mlartifacts.transfer.trees import End, File
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
 
 Place = str | os.PathLike[str]
-Patterns = str | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def upload(
     local: Place,
     uri: Place,
     *,
-    include: Patterns = (),
-    exclude: Patterns = (),
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     overwrite: Overwrite | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -77,8 +78,10 @@ def upload(
     uri : str or path-like
         Where the content goes; a file goes into a directory, or a URI that ends with a slash.
     include, exclude : str or iterable of str, optional
-        Patterns over the relative names (``*.parquet``, ``data/**``): move those that match one
-        of `include`, if there is any, and none of `exclude`.
+        Patterns over the relative names, by the rules of gitignore: move the files that match one
+        of `include`, if given, and none of `exclude`. ``*.log`` matches at every depth, ``/*.log``
+        at the top alone, ``data/*.csv`` from the top, and the name of a directory all that is in
+        it.
     overwrite : {"always", "never", "newer", "different"}, optional
         Which of the files that are there already are written again: all of them; none; those
         that are newer here; those that have another size, or another MD5 where both sides list
@@ -105,7 +108,8 @@ def upload(
     InvalidURI
         A link leads out of `local`, or the target cannot hold a name: nothing was moved.
     InvalidConfig
-        A pattern can match nothing, or `overwrite` is none of these.
+        A pattern can match nothing, `include` or `exclude` is empty, or `overwrite` is none of
+        these.
     TransferError
         Some files could not be moved, each with its cause; the others were.
     """
@@ -113,7 +117,7 @@ def upload(
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
-        choice=Choice(include, exclude),
+        paths=PathFilter(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -125,8 +129,8 @@ def download(
     uri: Place,
     local: Place | None = None,
     *,
-    include: Patterns = (),
-    exclude: Patterns = (),
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     overwrite: Overwrite | None = None,
     resume: bool = True,
     dry_run: bool = False,
@@ -167,7 +171,7 @@ def download(
             source,
             target,
             into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
-            choice=Choice(include, exclude),
+            paths=PathFilter(include, exclude),
             overwrite=overwrite,
             resume=resume,
             dry_run=dry_run,
@@ -188,8 +192,8 @@ def copy(
     source: Place,
     target: Place,
     *,
-    include: Patterns = (),
-    exclude: Patterns = (),
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     overwrite: Overwrite | None = None,
     resume: bool = True,
     dry_run: bool = False,
@@ -233,7 +237,7 @@ def copy(
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
-        choice=Choice(include, exclude),
+        paths=PathFilter(include, exclude),
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
@@ -246,8 +250,8 @@ def sync(
     source: Place,
     target: Place,
     *,
-    include: Patterns = (),
-    exclude: Patterns = (),
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     delete: bool = False,
     dry_run: bool = False,
     callback: Callback | None = None,
@@ -279,18 +283,19 @@ def sync(
         a moment, and looked for in the source.
     """
     one, other = _end(source, source_options or {}), _end(target, target_options or {})
-    choice = Choice(include, exclude)
+    paths = PathFilter(include, exclude)
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
     report = _transfer(
         one,
         other,
         into=False,
-        choice=choice,
+        paths=paths,
         overwrite="different",
         resume=True,
         dry_run=dry_run,
         callback=callback,
+        surely=delete,
     )
     if delete and one.is_directory():
         kept = {*report.moved, *report.skipped}
@@ -299,7 +304,7 @@ def sync(
             there = other.own()
         if "" in there and not other.has_directories:
             there = other.below()
-        doomed = _extra(other, there, choice, kept)
+        doomed = _extra(other, there, paths, kept)
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
@@ -310,8 +315,8 @@ def sync(
 def delete(
     uri: Place,
     *,
-    include: Patterns = (),
-    exclude: Patterns = (),
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     dry_run: bool = False,
     **options: Any,
 ) -> Report:
@@ -322,7 +327,7 @@ def delete(
     Parameters
     ----------
     uri : str or path-like
-        Links in a local directory are deleted, and not followed.
+        Links are deleted, and not followed.
     include, exclude, dry_run, **options
         As for :func:`upload`. Directories, and links to them, go with all that is in them alone,
         where there are no patterns.
@@ -341,13 +346,13 @@ def delete(
         Some files could not be deleted, each with its cause: that of all where nobody answers any
         more, and under ``""`` that of a directory which stays.
     """
-    end, choice = _end(uri, options), Choice(include, exclude)
+    end, paths = _end(uri, options), PathFilter(include, exclude)
     if end.is_local and os.path.dirname(end.real()) == end.real():
         raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
-    files = end.own()
-    doomed = choice.among(files, end)
+    files = {"": File("", 0)} if end.is_link() else end.own()
+    doomed = paths.among(files, end)
     if not dry_run:
-        if choice.is_of_all:
+        if paths.takes_all:
             remove_whole(end, files)
         else:
             remove(end, sorted(doomed))
@@ -356,13 +361,18 @@ def delete(
     return Report(str(end), tuple(sorted(doomed)), kept, size)
 
 
-def _extra(end: End, there: Mapping[str, File], choice: Choice, kept: set[str]) -> list[str]:
-    """What is there and is not kept, under its name or by a link that leads to it."""
-    names = choice.among(there, end)
+def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str]) -> list[str]:
+    """What is there and is not kept, under its name or by another one that leads to it."""
+    names = paths.among(there, end)
     real = End(end.fs, end.real())
     same = {real.real(name) for name in kept}
+    other_letters = {folded(name) for name in respelled(kept, there, end)}
     kept = {*kept, ""}  # an object of the directory's name is not in it
-    return sorted(name for name in names if name not in kept and real.path(name) not in same)
+    return sorted(
+        name
+        for name in names
+        if name not in kept and real.path(name) not in same and folded(name) not in other_letters
+    )
 
 
 def _transfer(
@@ -370,24 +380,26 @@ def _transfer(
     target: End,
     *,
     into: bool,
-    choice: Choice,
+    paths: PathFilter,
     overwrite: Overwrite | None,
     resume: bool,
     dry_run: bool,
     callback: Callback | None,
     cluster: Any = None,
+    surely: bool = False,
 ) -> Report:
-    files = source.files()
+    files = source.files(surely)
     if "" in files and (into or target.is_directory()):
         refuse_names([source.name], target, dry_run)
         target = End(target.fs, target.path(source.name))
     if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
-    files = choice.among(files, source)
+    files = paths.among(files, source)
     refuse_names(list(files), target, dry_run)
     if overwrite is None:
         overwrite = "different" if resume else "always"
     there = {} if overwrite == "always" else target.there(files)
+    there |= respelled(files, there, target)
     if overwrite in ("newer", "different"):
         files, there = (
             files | source.asked(near(files, there, overwrite)),

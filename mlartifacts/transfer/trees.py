@@ -188,8 +188,25 @@ class End:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
 
-    def files(self) -> dict[str, File]:
+    def is_link(self) -> bool:
+        """Whether it is a link itself, as far as its store says."""
+        if self.is_local:
+            return os.path.islink(self.root.rstrip("/"))
+        if hasattr(self.fs, "realpath"):
+            above, _, step = self.root.rstrip("/").rpartition("/")
+            return bool(step) and self.fs.realpath(self.root) != (
+                f"{self.fs.realpath(above or '/').rstrip('/')}/{step}"
+            )
+        return bool(self.fs.info(self.root).get("islink"))
+
+    def files(self, surely: bool = False) -> dict[str, File]:
         """Every file, by name; but for what somebody is writing.
+
+        Parameters
+        ----------
+        surely : bool, default False
+            Something is to be deleted because it is not there: raise where a server may not have
+            said all.
 
         Raises
         ------
@@ -211,15 +228,17 @@ class End:
         if self.is_local:
             names = _walk(self.root)
             return {name: self.file(name) for name in names if not is_temporary(name)}
-        infos = self._listed() if entries is None else self._named(entries)
+        infos = self._listed(surely=surely) if entries is None else self._named(entries)
         unknown = [name for name, info in infos.items() if info["size"] is None]
         files = {name: File.listed(name, info) for name, info in infos.items()}
         return files | self.asked(unknown)
 
-    def _listed(self, follow: bool = True) -> dict[str, dict[str, Any]]:
+    def _listed(self, follow: bool = True, surely: bool = False) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
         if hasattr(self.fs, "realpath"):
             found = dict(_served(self.fs, self.root, follow))
+        elif surely and hasattr(self.fs, "find_surely"):
+            found = self.fs.find_surely(self.root)
         else:
             found = self.fs.find(self.root, detail=True)
         return self._named(found)

@@ -69,6 +69,15 @@ def answers(port: int) -> bool:
         return greeting.startswith(b"220")
 
 
+def _as_named(root: Path, path: str) -> str:
+    """The path of a file below a directory, as what is there already is named."""
+    found = root
+    for step in Path(path).relative_to(root).parts:
+        names = os.listdir(found) if found.is_dir() else []
+        found /= next((name for name in names if name.casefold() == step.casefold()), step)
+    return str(found)
+
+
 @contextlib.contextmanager
 def serve(
     directory: Path,
@@ -77,6 +86,7 @@ def serve(
     idle_timeout: int = 300,
     mlsd: bool = True,
     max_connections: int = 512,
+    folding: bool = False,
 ) -> Iterator[Ftp]:
     """Run a server in a thread.
 
@@ -92,6 +102,9 @@ def serve(
         Know MLSD and MLST.
     max_connections
         How many connections, of all clients together, it accepts before it says 421.
+    folding
+        Take upper and lower case for one, and keep what a file was first named by: as on a share
+        of Windows.
     """
     with warnings.catch_warnings():
         # pyftpdlib stands on asyncore, which Python 3.11 deprecates at each import.
@@ -115,6 +128,10 @@ def serve(
         def chdir(self, path: str) -> None:
             os.scandir(path).close()
             self.cwd = self.fs2ftp(path)
+
+        def ftp2fs(self, ftppath: str) -> str:
+            path: str = super().ftp2fs(ftppath)
+            return _as_named(root, path) if folding else path
 
     # pyftpdlib is configured by class attributes: a class for each server keeps them apart.
     base: type[FTPHandler] = FTPHandler

@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidURI, TransferError
-from mlartifacts.stores.local.filesystem import unfit
-from mlartifacts.transfer import plan
+from mlartifacts.stores.local.filesystem import LocalArtifactFileSystem, unfit
+from mlartifacts.transfer import names as named
+from mlartifacts.transfer.trees import End
 from tests.contract.stores import Harbour
+from tests.servers import pyftpd
 from tests.transfer.trees import found, plant
 
 
@@ -71,7 +74,7 @@ def test_how_long_a_name_may_be_on_linux(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_are_nearly_equal(names: list[str], pairs: list[tuple[str, str, str]]) -> None:
-    assert list(plan.nearly_equal(names)) == pairs
+    assert list(named.nearly_equal(names)) == pairs
 
 
 @pytest.fixture
@@ -82,16 +85,16 @@ def folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     mount = tmp_path / "mount"
     mount.mkdir()
-    lexists, listdir = os.path.lexists, os.listdir
+    exists = LocalArtifactFileSystem.exists
 
-    def folding(path: str) -> bool:
+    def folding(self: LocalArtifactFileSystem, path: str, **kwargs: Any) -> bool:
         folder, name = os.path.split(path)
         if not Path(folder).is_relative_to(mount):
-            return lexists(path)
-        names = listdir(folder) if os.path.isdir(folder) else []
+            return exists(self, path, **kwargs)
+        names = os.listdir(folder) if os.path.isdir(folder) else []
         return name.casefold() in map(str.casefold, names)
 
-    monkeypatch.setattr(os.path, "lexists", folding)
+    monkeypatch.setattr(LocalArtifactFileSystem, "exists", folding)
     return mount
 
 
@@ -139,17 +142,12 @@ def test_a_dry_run_writes_nothing_to_find_out(
 def test_a_disk_that_folds_case_and_is_not_to_be_read(
     folding: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> list[str]:
+    def refuse(self: LocalArtifactFileSystem, path: str, **kwargs: Any) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
-    assert plan._folds_case(str(folding))
+    monkeypatch.setattr(LocalArtifactFileSystem, "ls", refuse)
+    assert named._folds_case(End(*mlartifacts.url_to_fs(folding)), "")
     assert list(folding.parent.glob("mount/*")) == []
-
-
-def test_a_disk_that_is_not_there() -> None:
-    """What is above the root, of a drive of Windows say, is the root."""
-    assert plan._deepest("no such/folder") == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its disks fold case")
@@ -159,8 +157,55 @@ def test_a_disk_that_keeps_case(tmp_path: Path) -> None:
     for number, files in enumerate(({}, {"1": b""}, {"old": b""}, {"a": b"", "A": b""})):
         folder = plant(tmp_path / str(number), files)
         folder.mkdir(exist_ok=True)
-        assert not plan._folds_case(str(folder))
+        assert not named._folds_case(End(*mlartifacts.url_to_fs(folder)), "")
         assert found(folder) == files
+
+
+# ---- A server that folds case ------------------------------------------------------------
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The URI of a directory of a server that takes upper and lower case for one, and its path."""
+    with pyftpd.serve(tmp_path, folding=True) as server:
+        yield server.new_root(), next(server.root.iterdir())
+
+
+@pytest.mark.parametrize("files", CASES)
+@pytest.mark.parametrize("there", [{}, {"old": b"1"}])
+def test_two_names_that_a_server_takes_for_one(
+    files: dict[str, bytes], there: dict[str, bytes], share: tuple[str, Path], tmp_path: Path
+) -> None:
+    uri, folder = share
+    here, _ = plant(tmp_path / "here", files), plant(folder, there)
+    with pytest.raises(InvalidURI, match="takes '.*' and '.*' for one name"):
+        mlartifacts.upload(here, uri)
+    assert found(folder) == there
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_a_sync_to_other_letters_deletes_nothing_that_it_copied(
+    is_newer: bool, dry_run: bool, share: tuple[str, Path], tmp_path: Path
+) -> None:
+    uri, folder = share
+    plant(folder, {"readme.md": b"old", "data/f": b"old", "x/Y/z": b"old", "extra": b"?"})
+    here = plant(tmp_path / "here", {"README.md": b"newer", "Data/f": b"newer", "x/y/Z": b"newer"})
+    if not is_newer:
+        plant(folder, {"readme.md": b"newer", "data/f": b"newer", "x/Y/z": b"newer"})
+    before = found(folder)
+    report = mlartifacts.sync(here, uri, delete=True, dry_run=dry_run)
+    assert set(report.moved) == ({"README.md", "Data/f", "x/y/Z"} if is_newer else set())
+    assert report.deleted == ("extra",)
+    if dry_run:
+        assert found(folder) == before
+    else:
+        assert found(folder) == {"readme.md": b"newer", "data/f": b"newer", "x/Y/z": b"newer"}
+    # Whatever is there by now, a source without it has it deleted.
+    (here / "README.md").unlink()
+    report = mlartifacts.sync(here, uri, delete=True, dry_run=dry_run)
+    assert report.deleted == (("extra", "readme.md") if dry_run else ("readme.md",))
+    assert (folder / "readme.md").exists() == dry_run
 
 
 @pytest.mark.xdist_group("mlflow")

@@ -131,18 +131,34 @@ def test_into_itself(here: Path, tmp_path: Path) -> None:
 # ---- Which files -------------------------------------------------------------------------
 
 
+EVERYTHING = {"a.txt", "b/c.csv", "b/d/e.txt"}
+
+
 @pytest.mark.parametrize(
     ("choice", "moved"),
     [
-        ({"include": "*.txt"}, {"a.txt"}),
+        ({"include": "*.txt"}, {"a.txt", "b/d/e.txt"}),
+        ({"include": "/*.txt"}, {"a.txt"}),
         ({"include": "**/*.txt"}, {"a.txt", "b/d/e.txt"}),
-        ({"include": ["b/*", "a.*"]}, {"a.txt", "b/c.csv"}),
-        ({"exclude": "b/**"}, {"a.txt"}),
+        ({"include": "e.*"}, {"b/d/e.txt"}),
+        ({"include": ["b/c*", "/a.*"]}, {"a.txt", "b/c.csv"}),
+        # A directory is all that is in it.
+        *(({"exclude": name}, {"a.txt"}) for name in ("b", "b/", "/b", "/b/", "b/*", "b/**")),
+        *(({"exclude": name}, {"a.txt", "b/c.csv"}) for name in ("d", "d/", "b/d", "**/d", "b/?")),
+        ({"include": "d"}, {"b/d/e.txt"}),
+        ({"include": "*", "exclude": "*/*"}, {"a.txt"}),
+        (
+            {"exclude": ["a.txt/", "/d", "d/e.txt", "/e.txt", "B"]},
+            {"a.txt", "b/c.csv", "b/d/e.txt"},
+        ),
         ({"include": "b/**", "exclude": ["**/*.csv"]}, {"b/d/e.txt"}),
+        ({"include": "[ab].txt"}, {"a.txt"}),
         ({"include": "nothing"}, set()),
+        ({"include": None, "exclude": None}, EVERYTHING),
     ],
 )
 def test_patterns(here: Path, tmp_path: Path, choice: Any, moved: set[str]) -> None:
+    """They are gitignore's."""
     dry = mlartifacts.upload(here, tmp_path / "there", dry_run=True, **choice)
     assert not (tmp_path / "there").exists()
     done = mlartifacts.upload(here, tmp_path / "there", **choice)
@@ -228,7 +244,8 @@ def test_delete_touches_what_it_names(s3: Harbour) -> None:
 
 def test_patterns_that_are_none(here: Path, tmp_path: Path) -> None:
     """A filter that does nothing would be noticed too late."""
-    patterns: list[Any] = ["/a.txt", "b/", "./a.txt", "../x", "", "a**", None, b"a", 3, [None]]
+    patterns: list[Any] = ["./a.txt", "../x", "", "/", "//a", "b//", "a**", b"a", 3, [None], [], ()]
+    patterns += ["{a,b}.txt", "{a.txt}", "b\\\\c.csv", iter([])]
     for pattern in patterns:
         for choice in ({"include": pattern}, {"exclude": pattern}):
             with pytest.raises(InvalidConfig, match="include|exclude"):
@@ -294,7 +311,7 @@ def test_what_somebody_is_writing(name: str, opened: Callable[[str], Harbour], h
 
 def test_sync_with_patterns_that_can_be_read_once(here: Path, tmp_path: Path) -> None:
     there = plant(tmp_path / "there", {"kept.csv": b"1", "old.txt": b"2"})
-    mlartifacts.sync(here, there, include=iter(["*.txt"]), delete=True)
+    mlartifacts.sync(here, there, include=iter(["/*.txt"]), delete=True)
     assert found(there) == {"a.txt": b"a", "kept.csv": b"1"}
 
 
@@ -350,6 +367,15 @@ def test_deletes_follow_no_links(here: Path, tmp_path: Path) -> None:
     (here / "nowhere").symlink_to("missing")
     report = mlartifacts.delete(here, exclude="b/**")
     assert report.moved == ("a.txt", "nowhere")
+    for choice in ({"include": "missing"}, {"include": "**"}, {}):
+        for name in ("linked", "out/", "nowhere"):
+            link = here / name
+            if not link.is_symlink():
+                link.symlink_to({"linked": "b", "out/": out, "nowhere": "missing"}[name])
+            report = mlartifacts.delete(f"{here}/{name}", **choice)
+            assert report.moved == (() if "missing" in choice.values() else ("",))
+            assert link.is_symlink() == ("missing" in choice.values())
+    assert found(out) == {"file": b"out"}
     assert found(here) == {"b/c.csv": b"cc", "b/d/e.txt": b"eee"}
     mlartifacts.delete(here)
     assert not here.exists()
@@ -365,6 +391,7 @@ def test_deletes_follow_no_links_of_a_server(opened: Callable[[str], Harbour], h
     mlartifacts.sync(here, store.uri("tree"), delete=True)
     assert found(store.folder / "tree") == found(here)
     mlartifacts.delete(store.uri("tree"), include="linked/**")
+    assert mlartifacts.delete(store.uri("tree/linked"), include="**", dry_run=True).moved == ("",)
     mlartifacts.delete(store.uri("tree"), include="**", exclude="b/**")
     assert found(store.folder) == {
         "tree/b/c.csv": b"cc",

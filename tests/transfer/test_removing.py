@@ -71,13 +71,13 @@ def test_a_file_that_cannot_be_deleted(whole: bool, blobs: Any) -> None:
     with blobs._container as container:
         lease = container.get_blob_client("tree/b").acquire_lease()
         with pytest.raises(TransferError) as caught:
-            mlartifacts.delete(blobs.uri("tree"), include=() if whole else "**")
+            mlartifacts.delete(blobs.uri("tree"), include=None if whole else "**")
         assert list(caught.value.failures) == ["b"]
         assert isinstance(caught.value.failures["b"], OSError)
         assert str(caught.value.failures["b"].filename).endswith("tree/b")
         assert blobs.stored() == {"tree/b": b"2"}
         lease.release()
-    mlartifacts.delete(blobs.uri("tree"), include=() if whole else "**")
+    mlartifacts.delete(blobs.uri("tree"), include=None if whole else "**")
     assert blobs.stored() == {}
 
 
@@ -95,7 +95,7 @@ def test_what_a_sync_cannot_delete(blobs: Any, tmp_path: Any) -> None:
 def test_a_server_that_is_busy(whole: bool, blobs: Any, front: Reverse) -> None:
     """It is asked again, and once more than its driver asks."""
     front.answer, asked = busy("DELETE", "/tree/b", 5)
-    mlartifacts.delete(blobs.uri("tree"), include=() if whole else "**")
+    mlartifacts.delete(blobs.uri("tree"), include=None if whole else "**")
     assert len(asked) == 6
     assert blobs.stored() == {}
 

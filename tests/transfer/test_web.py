@@ -12,6 +12,7 @@ import fsspec.callbacks
 import pytest
 
 import mlartifacts
+from mlartifacts.stores.http.pages import is_index
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.reverse_proxy import Answer, Request
@@ -61,6 +62,70 @@ def test_a_server_that_says_no_sizes(static_http: StaticHttp, tmp_path: Path) ->
         uri = f"{front.url}/{folder.name}"
         assert mlartifacts.download(f"{uri}/page", tmp_path / "page").read_bytes() == b"x" * 1000
         assert found(mlartifacts.download(uri, tmp_path / "there")) == {"page": b"x" * 1000}
+
+
+LOGIN = b"<title>Sign in</title><form><input type=password></form><a href=help.html>Help</a>"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("where", ["", "b/"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, LOGIN, {"Content-Type": "text/html"}),
+        Answer(200, b"", {"Content-Type": "text/html"}),
+        Answer(200, b"{}", {"Content-Type": "application/json"}),
+        Answer(200, b"<title>Index</title><h1>Welcome</h1>", {"Content-Type": "text/html"}),
+        Answer(403, b"no"),
+        Answer(404, b"no"),
+        Answer(503, b"later"),
+    ],
+    ids=["login", "empty", "json", "front page", "403", "404", "503"],
+)
+def test_a_page_that_is_no_listing_has_nothing_deleted(
+    answer: Answer, where: str, dry_run: bool, static_http: StaticHttp, tmp_path: Path
+) -> None:
+    folder = plant(static_http.new_folder(), TREE)
+    mine = {"a.txt": b"a", "b/c.csv": b"mine", "old": b"mine"}
+    there = plant(tmp_path / "there", mine)
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = lambda request: answer if request.path.endswith(f"/{where}") else None
+        with pytest.raises(OSError, match="index|40[34]|503|No such"):
+            mlartifacts.sync(f"{front.url}/{folder.name}/", there, delete=True, dry_run=dry_run)
+        assert found(there) == mine
+        front.answer = lambda request: None
+        mlartifacts.sync(f"{front.url}/{folder.name}", there, delete=True)
+        assert found(there) == TREE
+
+
+@pytest.mark.parametrize(
+    ("heading", "is_one"),
+    [
+        ("<title>Index of /dir</title>", True),  # Apache
+        ("<head><TITLE>Index of /dir/</TITLE>", True),  # nginx
+        ("<title>Directory listing for /dir/</title>", True),  # Python
+        ("<title>Directory Listing For [/dir/]</title>", True),  # Tomcat
+        ("<h1 class='title'>Directory: /dir/</h1>", True),  # Jetty
+        ("<title>listing directory /dir/</title>", True),  # serve-index
+        ("<title>/d&#105;r/</title>", True),  # Caddy
+        ("<title>localhost - /dir/</title>", True),  # IIS
+        ("<title>Sign in - /dir/</title>", False),
+        ("<title>Indexes of /dir/</title>", False),
+        ("<p>Index of /dir/</p>", False),
+        ("", False),
+    ],
+)
+def test_pages_of_web_servers(heading: str, is_one: bool) -> None:
+    assert is_index(f"<html>{heading}<a href='x'>x</a>", "localhost", "/dir/") == is_one
+
+
+def test_a_server_that_redirects_to_no_slash(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), TREE)
+    missing = {f"/{folder.name}", f"/{folder.name}/b"}
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = lambda request: Answer(404) if request.path in missing else None
+        there = mlartifacts.download(f"{front.url}/{folder.name}/", tmp_path / "there")
+    assert found(there) == TREE
 
 
 def test_a_signature_is_no_part_of_a_name(static_http: StaticHttp, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import email.utils
 import errno
-import html
 import os
 import re
 from collections.abc import AsyncIterator
@@ -28,6 +27,7 @@ with STORE.driver():
 
     from mlartifacts.network import with_proxy
     from mlartifacts.stores.http.files import RangedFile
+    from mlartifacts.stores.http.pages import is_index, links
 
 __all__ = ["HTTPArtifactFileSystem"]
 
@@ -36,7 +36,6 @@ _CONNECT_SECONDS = 30
 # What fsspec's files take; the rest is of requests.
 _OF_FILES = ("block_size", "cache_type", "cache_options")
 
-_LINK = re.compile(r"""<a\s[^>]*?\bhref\s*=\s*(["'])(.*?)\1""", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"https?://[-a-zA-Z0-9@:%_+.~#?&/=]+")
 
 
@@ -143,25 +142,53 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         entries = await super()._ls(path, detail=True, **kwargs)
         return entries if detail else [entry["name"] for entry in entries]
 
-    async def _ls_real(self, url: str, detail: bool = True, **kwargs: Any) -> Any:
+    async def _ls_real(
+        self, url: str, detail: bool = True, surely: bool = False, **kwargs: Any
+    ) -> Any:
         session = await self.set_session()
-        async with session.get(self.encode_url(url), **self.kwargs) as response:
-            super()._raise_not_found_for_status(response, url)
-            if self._is_directory(url, response.url):
-                kind = response.headers.get("Content-Type", "text/html")
-                page = await response.text(errors="replace") if "html" in kind else ""
-                return self._linked(url, response.url, page)
+        # Some servers do not redirect from a directory's name to its page.
+        spellings = (url,) if re.search(r"[?#]|/$", url) else (url, f"{url}/")
+        for spelling in spellings:
+            async with session.get(self.encode_url(spelling), **self.kwargs) as response:
+                if response.status == 404 and spelling is not spellings[-1]:
+                    continue
+                super()._raise_not_found_for_status(response, url)
+                if self._is_directory(spelling, response.url):
+                    return await self._listed(url, response, surely)
+            break
         return [await self._info(url)]
+
+    async def _listed(
+        self, url: str, response: aiohttp.ClientResponse, surely: bool
+    ) -> list[dict[str, Any]]:
+        """The entries of a directory, by its page; where that is to be sure, one that says so."""
+        kind = response.headers.get("Content-Type", "text/html")
+        page = await response.text(errors="replace") if "html" in kind else ""
+        if surely and not is_index(page, response.url.host or "", response.url.raw_path):
+            raise OSError(errno.EBADMSG, "the server did not answer with an index of it", url)
+        return self._linked(url, response.url, page)
+
+    def find_surely(self, path: str) -> dict[str, dict[str, Any]]:
+        with self._explaining(path):
+            found: dict[str, dict[str, Any]] = synced(self.loop, self._find_surely, path)
+        return found
+
+    async def _find_surely(self, path: str) -> dict[str, dict[str, Any]]:
+        self.invalidate_cache()
+        found = {}
+        async for _, _, files in self._walk(path, on_error="raise", detail=True, surely=True):
+            found.update({info["name"]: info for info in files.values()})
+        return found
 
     def _linked(self, url: str, answered: yarl.URL, page: str) -> list[dict[str, Any]]:
         """What a directory's page links to below it, under the name that it was asked by."""
-        links = [html.unescape(link[2]) for link in _LINK.finditer(page)]
+        linked = links(page)
         if self.simple_links:
-            links += _URL.findall(page)
+            linked += _URL.findall(page)
         here = answered.join(yarl.URL("."))
         above = re.split(r"[?#]", url)[0].rstrip("/")
         found = {}
-        for link in links:
+        for link in linked:
             try:
                 there = here.join(self.encode_url(link)).with_fragment(None)
             except ValueError:

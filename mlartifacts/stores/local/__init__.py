@@ -19,8 +19,8 @@ def path(uri: ArtifactURI) -> str:
     Raises
     ------
     InvalidURI
-        A ``file:`` URI that names another host than this one: mount its share, and name the
-        path of the mount.
+        A ``file:`` URI has no path, or names another host than this one: mount its share, and
+        name the path of the mount.
     """
     if uri.netloc not in {"", "."} and uri.host not in {"localhost", "127.0.0.1"}:
         raise InvalidURI(
@@ -28,6 +28,8 @@ def path(uri: ArtifactURI) -> str:
             " write file:///path (three slashes), or the path of a mount."
         )
     text = uri.path
+    if not text:  # it would be the working directory
+        raise InvalidURI(f"{uri} names no path: write file:///path, or '.' for this directory.")
     if uri.scheme and text[2:3] == ":" and text[1:2].isalpha():
         text = text[1:]  # file:///C:/data
     text = os.path.expanduser(text)

@@ -1,0 +1,102 @@
+"""Which files of a tree a transfer is about: include and exclude patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from fsspec.utils import glob_translate
+
+from mlartifacts.errors import InvalidConfig
+from mlartifacts.transfer.trees import End, File
+
+__all__ = ["PathFilter", "Patterns", "parents"]
+
+Patterns = str | Iterable[str]
+
+
+class PathFilter:
+    """Selects the files that match one of `include`, if given, and none of `exclude`.
+
+    Patterns follow gitignore's rules over names relative to the root of the tree:
+
+    - ``*`` and ``?`` match within one step of a name, ``**`` any number of steps, ``[...]`` one of
+      several characters;
+    - a pattern without a slash matches at every depth (``*.log``), one that begins with a slash,
+      or has one in the middle, from the root (``/a.log``, ``data/*.csv``);
+    - a directory that matches stands for all that is in it, and with a slash at its end a pattern
+      matches directories alone (``cache/``).
+
+    A tree that is a single file is matched by the last step of its path.
+
+    Parameters
+    ----------
+    include, exclude : str or iterable of str, optional
+
+    Raises
+    ------
+    InvalidConfig
+        There is no pattern in `include` or `exclude`, or one that cannot match any name.
+    """
+
+    def __init__(self, include: Patterns | None = None, exclude: Patterns | None = None) -> None:
+        self._include = None if include is None else _compiled("include", include)
+        self._exclude = None if exclude is None else _compiled("exclude", exclude)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether there are no patterns."""
+        return self._include is None and self._exclude is None
+
+    def among(self, files: Mapping[str, File], end: End) -> dict[str, File]:
+        """The files of `end` that are selected."""
+        return {name: file for name, file in files.items() if self._selects(name or end.name)}
+
+    def _selects(self, name: str) -> bool:
+        if self._include is not None and not _match(self._include, name):
+            return False
+        return self._exclude is None or not _match(self._exclude, name)
+
+
+def parents(name: str) -> Iterator[str]:
+    """The directories that a file lies in, the nearest first."""
+    while name := name.rpartition("/")[0]:
+        yield name
+
+
+def _match(patterns: list[re.Pattern[str]], name: str) -> bool:
+    # Directories have a slash at their end, so that a pattern may ask for it.
+    names = (name, *(f"{parent}/" for parent in parents(name)))
+    return any(pattern.match(each) for pattern in patterns for each in names)
+
+
+def _compiled(option: str, patterns: Patterns) -> list[re.Pattern[str]]:
+    each = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(each, Iterable) or isinstance(each, bytes):
+        raise InvalidConfig(f"{option}={patterns!r}: it takes a pattern, or several.")
+    compiled = [_compile(option, pattern) for pattern in each]
+    if not compiled:
+        raise InvalidConfig(f"{option} has no pattern: leave it out to mean every file.")
+    return compiled
+
+
+def _compile(option: str, pattern: str) -> re.Pattern[str]:
+    if not isinstance(pattern, str):
+        raise InvalidConfig(f"{option} has {pattern!r}: a pattern is a str.")
+    steps = pattern.removeprefix("/").removesuffix("/")
+    if {"", ".", ".."} & set(steps.split("/")):
+        raise _useless(option, pattern, "names are relative, without empty steps, '.' and '..'")
+    if "\\" in pattern:
+        raise _useless(option, pattern, "steps end with '/', and [*] stands for a literal '*'")
+    if {"{", "}"} & set(re.sub(r"\[\]?[^]]*\]", "", pattern)):
+        raise _useless(option, pattern, "give several patterns for {a,b}, [{] for a literal '{'")
+    is_anchored = "/" in pattern.removesuffix("/")
+    try:
+        body = glob_translate(steps if is_anchored else f"**/{steps}")
+    except ValueError as error:
+        raise InvalidConfig(f"{option} has {pattern!r}: {error}.") from error
+    return re.compile(body.removesuffix(r"\Z") + ("/" if pattern.endswith("/") else "/?") + r"\Z")
+
+
+def _useless(option: str, pattern: str, advice: str) -> InvalidConfig:
+    return InvalidConfig(f"{option} has {pattern!r}, which matches nothing: {advice}.")
