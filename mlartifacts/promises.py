@@ -508,6 +508,24 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Bytes of each read and of each write of a large file, at most; ``None``: any."""
         return None, None
 
+    def keeps_times(self, path: str) -> bool:
+        """Whether :meth:`set_modified` works for what is at a path, or below it."""
+        return False
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        """Say when a file was last changed, in seconds since the epoch.
+
+        Raises
+        ------
+        NotImplementedError
+            The store keeps no such time.
+        """
+        raise NotImplementedError(f"{self.store.schemes[0]}: keeps no time that is given to it.")
+
+    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+        """What gives ranges of one version of a file, of so many bytes, to several threads."""
+        return functools.partial(self.cat_file, path)
+
     def copies_within(self, path: str) -> bool:
         """Whether :meth:`cp_file` has the store copy; elsewhere the bytes pass here."""
         return True

@@ -13,7 +13,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -322,6 +322,20 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         place = self.places(self._strip_protocol(path))[0]
         known: bool = place.fs.copies_within(place.path)
         return known
+
+    def keeps_times(self, path: str) -> bool:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        return bool(place.fs.keeps_times(place.path))
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        """Say when a file was last changed, where its store keeps that."""
+        self._plainly(path, "set_modified", seconds=seconds)
+
+    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+        """What gives ranges of one version of a file, of so many bytes, to several threads."""
+        given: Callable[[int, int], bytes] = self._plainly(path, "ranges", size=size)
+        return given
 
     def ranged(self, path: str) -> bool:
         """Whether a part of a file comes without the rest of it."""

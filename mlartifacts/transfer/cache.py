@@ -8,11 +8,9 @@ directories nor a bound.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
-import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -26,12 +24,13 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, TransferError
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.promises import ArtifactFileSystem
-from mlartifacts.store import merge
 from mlartifacts.tracking.logical import split_model
 from mlartifacts.transfer.engine import Engine
 from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.trees import End, File, unit
+from mlartifacts.transfer.state import cache_directory, hash_of, key_of
+from mlartifacts.transfer.times import is_settled
+from mlartifacts.transfer.trees import End, File
 from mlartifacts.transfer.verify import verify
 from mlartifacts.uri import redact
 
@@ -42,16 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cached"]
 
-_DIRECTORY, _SIZE = "MLARTIFACTS_CACHE_DIR", "MLARTIFACTS_CACHE_SIZE"
+_SIZE = "MLARTIFACTS_CACHE_SIZE"
 _DEFAULT_SIZE = 10 * 2**30
 #: Another layout of the directory has another name.
 _LAYOUT = "cached-1"
-
-# Options that say which server is meant. None of them is a secret, but for a URL's password.
-_SERVER = ("endpoint_url", "account_host", "account_name", "host", "port", "user", "username")
-_TRACKING = ("tracking_uri", "registry_uri")
-# The parts of Azure's connection strings that do.
-_CONNECTION = re.compile(r"(?:^|;)\s*((?:AccountName|BlobEndpoint|EndpointSuffix)=[^;?]*)", re.I)
 
 _TRIES = 3
 # How far clocks may be apart, in seconds.
@@ -122,7 +115,7 @@ def cached(
 
 
 def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
-    key, name = _key(source), source.name or "artifacts"
+    key, name = key_of(source), source.name or "artifacts"
     state = _State.of(source)
     if path := state.known(snapshots, key):
         return path
@@ -158,24 +151,8 @@ def _snapshots() -> Snapshots:
         from mlartifacts.transfer.snapshots import Snapshots
     except ModuleNotFoundError as error:
         raise MissingDriver("cache", "filelock") from error
-    root = os.path.join(_directory(environment), _LAYOUT)
+    root = os.path.join(cache_directory(environment), _LAYOUT)
     return Snapshots(root, _DEFAULT_SIZE if size is None else size)
-
-
-def _directory(environment: Environment) -> str:
-    given = environment.text(_DIRECTORY)
-    if given is None:
-        try:
-            import platformdirs
-        except ModuleNotFoundError as error:
-            raise MissingDriver("cache", "platformdirs") from error
-        return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
-    if "://" in given:
-        raise InvalidConfig(f"{_DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
-    path = os.path.abspath(os.path.expanduser(given))
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
-    return path
 
 
 def _source(
@@ -191,18 +168,6 @@ def _source(
         place = fs.places(path)[0]
         return End(place.fs, place.path), place.explaining()
     return End(fs, path), contextlib.nullcontext()
-
-
-def _key(source: End) -> str:
-    """What names an artifact, on which server, without a secret."""
-    fs = source.fs
-    settings = merge(fs.store.options(fs.root_uri, Environment()), fs.storage_options)
-    if isinstance(fs, DelegatingFileSystem):
-        settings["tracking_uri"] = fs.resolver.tracking
-    settings = {**(settings.get("client_kwargs") or {}), **settings}
-    named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
-    connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
-    return _hash([type(fs).__name__, redact(str(source)), named, connection])
 
 
 # ---- What --------------------------------------------------------------------------------
@@ -228,22 +193,21 @@ class _State:
     @classmethod
     def of(cls, source: End) -> _State:
         """Ask a store."""
-        now = time.time()
+        # A share that is mounted has a clock of its own, too.
+        now = time.time() - (_MARGIN if source.is_local else 0)
         files = source.files()
         marks, is_version = [], True
         for name, file in sorted(files.items()):
-            version, modified = file.version, file.modified
+            version = file.version
             if version is not None and version.startswith("W/"):
                 version = None  # the server itself says that it may be of other content
+            marks.append([name, file.size, version or file.modified])
             if source.is_local:
                 status = os.stat(source.path(name))
-                times = status.st_mtime_ns, status.st_ctime_ns
-                marks.append([name, file.size, status.st_ino, *times])
-                modified = max(times) / 1e9
-            else:
-                marks.append([name, file.size, version or modified])
-            is_version &= version is not None or _is_settled(modified, now)
-        return cls(files, _hash(marks), is_version)
+                file = dataclasses.replace(file, modified=max(status.st_mtime, status.st_ctime))
+                version = None
+            is_version &= version is not None or is_settled(file, now)
+        return cls(files, hash_of(marks), is_version)
 
     @property
     def size(self) -> int:
@@ -253,11 +217,6 @@ class _State:
     def known(self, snapshots: Snapshots, key: str) -> Path | None:
         """The snapshot of this version, if there is one."""
         return snapshots.take(key, self.mark) if self.is_version else None
-
-
-def _is_settled(modified: float | None, now: float) -> bool:
-    """Whether a change after `now` would show in the time of the last one."""
-    return modified is not None and now - modified > unit(modified) + _MARGIN
 
 
 def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback | None) -> str:
@@ -276,8 +235,4 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
     failures |= verify(target, [(each.file.name, each) for each in moved])
     if failures:
         raise TransferError(failures)
-    return _hash(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))
-
-
-def _hash(value: object) -> str:
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
+    return hash_of(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))

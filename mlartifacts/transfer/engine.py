@@ -27,7 +27,8 @@ from mlartifacts.promises import stoppable
 from mlartifacts.transfer.landing import Damaged, Landing, growing
 from mlartifacts.transfer.pool import Budget, Pool, Stopped, submit_all
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.trees import End, File, checksum_of
+from mlartifacts.transfer.times import given, same_time, until_settled
+from mlartifacts.transfer.trees import End, File, checksum_of, state_of
 
 __all__ = ["MEMORY", "Engine", "Moved", "again", "differs"]
 
@@ -75,6 +76,8 @@ _TRANSIENT_NUMBERS = frozenset({errno.EBUSY, errno.EAGAIN, errno.EIO, errno.ESTA
 # How long an interrupt waits for what is on its way, and then for what is to be removed: a second
 # in all, with what else there is to do.
 _LAST_SECONDS = 0.45
+# How long a file that was just changed is waited for until a next change would show, at most.
+_SOON = 2.5
 # How often somebody is asked who may not want it any more.
 _LOOK = 0.2
 
@@ -139,6 +142,8 @@ class Engine:
         self._ranges = Pool(_RANGES_AT_ONCE)
         self._disk = Pool(_READERS)
         self._landing = Landing()
+        #: What was moved so far.
+        self.moved: list[Moved] = []
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
@@ -160,6 +165,9 @@ class Engine:
         reads_singly = self._reader is not None or not target.is_local
         self._together = 0 if reads_singly else getattr(source.fs, "files_together", 0)
         self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
+        self._keeps_times = target.keeps_times
+        # By how much the source's clock is ahead, at least.
+        self._ahead_of_us = 0.0
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
         """Move files, each to the name that it is given.
@@ -180,6 +188,9 @@ class Engine:
         Stopped
             It was not wanted any more.
         """
+        if not self._source.is_local:
+            newest = max((file.modified or 0 for file in files.values()), default=0)
+            self._ahead_of_us = max(newest - time.time(), 0)
         largest = max((file.size for file in files.values()), default=0)
         large = sum(file.size > max(_PIECE, largest // 8) for file in files.values())
         are_read = not self._source.is_local and not self._target.is_local
@@ -189,7 +200,7 @@ class Engine:
         if self._together:
             together.extend(each for each in left if each[1].size <= _SHORT)
             left = collections.deque(each for each in left if each[1].size > _SHORT)
-        moved: list[Moved] = []
+        moved = self.moved
         failures: dict[str, Exception] = {}
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(2 * at_once)
@@ -326,7 +337,12 @@ class Engine:
             passed = self._progress.passing()
             try:
                 given, came = came, None
-                return self._once(file, name, passed, given)
+                if given is None:
+                    file = self._settled(file)
+                began = time.time() + self._ahead_of_us
+                moved = self._once(file, name, passed, given)
+                self._give_time(moved.file, name, began)
+                return moved
             except Stopped:
                 raise
             except Exception as error:
@@ -337,6 +353,31 @@ class Engine:
             if changed:
                 file = self._source.file(file.name)
             _wait(tries)
+
+    def _settled(self, file: File) -> File:
+        """A file as it is once a change of it would show, where that is soon.
+
+        A small one of another machine is read at once, so that nothing is waited for.
+        """
+        is_read_at_once = file.size <= _PIECE and not self._source.is_local
+        if file.modified is None or is_read_at_once or file.version is not None:
+            return file
+        left = until_settled(file, time.time())
+        if not 0 < left <= _SOON:
+            return file
+        self._budget.wait(left)
+        return self._source.file(file.name)
+
+    def _give_time(self, file: File, name: str, began: float) -> None:
+        """Give what was moved the time of what was read, unless that tells nothing yet."""
+        if not self._keeps_times:
+            return
+        if file.unit > 1:  # a minute that a listing has is not the time that is asked for then
+            with contextlib.suppress(OSError):
+                file = self._source.file(file.name)
+        modified = given(file, began, 0 if self._target.is_local else 1)
+        if modified is not None:
+            self._target.give_time(name, modified)
 
     def _once(self, file: File, name: str, passed: Any, came: bytes | Exception | None) -> Moved:
         if copy := self._within(file, name):
@@ -406,10 +447,10 @@ class Engine:
     def _asked(self, file: File) -> File:
         """A large file with what its store says of it when it is asked, and not in a listing."""
         path = self._source.path(file.name)
-        listed = None if self._source.is_local or file.version else file.modified
-        if listed is not None and listed % 60 == 0:
+        is_undated = file.modified is None and self._keeps_times
+        if file.version is None and (is_undated or file.unit > 1):
             # FTP's listings have minutes alone. By them, it would seem changed in the end.
-            file = self._source.file(file.name)
+            file = self._source.timed([file]).get(file.name, file)
         if file.checksum is None and (carrier := self._reads(path)):
             return dataclasses.replace(file, checksum=carrier.checksum(path, file.version))
         return file
@@ -430,10 +471,14 @@ class Engine:
     def _writes(self, path: str) -> Carrier | None:
         return self._writer if self._writer is not None and self._writer.takes(path) else None
 
-    def _range(self, path: str, start: int, end: int, version: str | None) -> list[Any]:
+    def _reading(self, path: str, file: File) -> Callable[[int, int], list[Any]]:
+        """What gives ranges of a file, all of one version where its store tells versions."""
         if carrier := self._reads(path):
-            return carrier.read(path, start, end, version)
-        return [self._source.fs.cat_file(path, start, end)]
+            return lambda start, end: carrier.read(path, start, end, file.version)
+        fs = self._source.fs
+        ranges = fs.ranges(path, file.size) if hasattr(fs, "ranges") else None
+        read = ranges or functools.partial(fs.cat_file, path)
+        return lambda start, end: [read(start, end)]
 
     def _whole(self, file: File, came: bytes | Exception | None) -> list[Any]:
         path = self._source.path(file.name)
@@ -442,7 +487,7 @@ class Engine:
         if isinstance(came, bytes):
             data: list[Any] = [came]
         elif self._source.is_local:
-            data = [_by(self._disk, file.size, _contents, path, file.size + 1)]
+            data = [_by(self._disk, file.size, _contents, path, file)]
         elif carrier := self._reads(path):
             asked = (path, 0, file.size, file.version, True)
             data = _by(self._ranges, file.size, carrier.read, *asked)
@@ -549,11 +594,12 @@ class Engine:
         waiting = collections.deque()
         ahead = self._ahead(self._piece, self._reads(path))
         begins = iter(range(start, file.size, self._piece))
+        read = self._reading(path, file)
         try:
             while True:
                 while len(waiting) < ahead and (begin := next(begins, None)) is not None:
                     end = min(begin + self._piece, file.size)
-                    ask = self._ranges.submit(self._range, path, begin, end, file.version)
+                    ask = self._ranges.submit(read, begin, end)
                     waiting.append((end - begin, ask))
                 if not waiting:
                     return
@@ -636,11 +682,14 @@ def _by(pool: Pool, size: int, read: Callable[..., T], *args: Any, most: int = _
     return read(*args) if size <= most else pool.submit(read, *args).result()
 
 
-def _contents(path: str, most: int) -> bytes:
+def _contents(path: str, listed: File) -> bytes:
     """The bytes of a file; a file object would ask the system about it first."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        return os.read(file, most)
+        data = os.read(file, listed.size + 1)
+        if len(data) == listed.size and state_of(os.fstat(file)) != listed.state:
+            raise OSError(errno.ESTALE, "it changed while it was read", path)
+        return data
     finally:
         os.close(file)
 
@@ -707,10 +756,12 @@ def _at_once(end: End, carrier: Carrier | None) -> int:
 def _is_same(one: File, other: File) -> bool:
     if one.version is not None and other.version is not None:
         return one.version == other.version
+    if one.state is not None and other.state is not None:
+        return one.state == other.state
     if one.modified is None or other.modified is None:
         return True  # nobody knows
     # A listing may say the time more exactly than the file's own entry, or the other way.
-    return int(one.modified) == int(other.modified)
+    return same_time(one, other, 1)
 
 
 def again(act: Callable[[], T]) -> T:

@@ -21,8 +21,22 @@ def move(
     progress: Progress,
     resume: bool,
     is_wanted: Callable[[], bool] | None = None,
+    brought: dict[str, tuple[File, File | None]] | None = None,
 ) -> dict[str, Exception]:
     """Move files, and look whether they arrived; what did not in full is moved once more.
+
+    Parameters
+    ----------
+    source, target : End
+    files : iterable of File
+    progress : Progress
+    resume : bool
+        As for :class:`Engine`.
+    is_wanted : callable, optional
+        As for :class:`Engine`.
+    brought : dict, optional
+        Takes, by name, what was moved, also where that is interrupted: each file as it was read,
+        and as the target lists it, if that was asked.
 
     Returns
     -------
@@ -37,8 +51,17 @@ def move(
 
     def once(files: Mapping[str, File]) -> dict[str, Exception]:
         engine = Engine(source, target, progress, resume, is_wanted=is_wanted)
-        moved, failures = engine.run(files)
-        return failures | verify(target, [(each.file.name, each) for each in moved])
+        seen: dict[str, File] = {}
+        failures: dict[str, Exception] = {}
+        try:
+            moved, failures = engine.run(files)
+            failures |= verify(target, [(each.file.name, each) for each in moved], seen)
+        finally:
+            names = {each.file.name: each.file for each in engine.moved}
+            right = {n: (file, seen.get(n)) for n, file in names.items() if n not in failures}
+            if brought is not None:
+                brought.update(right)
+        return failures
 
     by_name = {file.name: file for file in files}
     failures = once(by_name)

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,20 @@ from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
 from mlartifacts.transfer.patterns import PathFilter, Patterns
-from mlartifacts.transfer.plan import Overwrite, compare, near
+from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.progress import Progress
+from mlartifacts.transfer.records import Records
 from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
+from mlartifacts.transfer.times import is_settled, same_time
 from mlartifacts.transfer.trees import End, File
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
 
 __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
+
+# A file of more bytes is asked about before it is moved again.
+_LARGE = 8 * 2**20
 
 Place = str | os.PathLike[str]
 
@@ -85,8 +91,9 @@ def upload(
     overwrite : {"always", "never", "newer", "different"}, optional
         Which of the files that are there already are written again: all of them; none; those
         that are newer here; those that have another size, or another MD5 where both sides list
-        one, or are newer here where they do not. All unless given, and with `resume` what is
-        different.
+        one, or another time where they do not (files are given the time of what they are copies
+        of; what is brought to a store that keeps no such time is remembered in the cache). All
+        unless given, and with `resume` what is different.
     resume : bool, default False
         Do not move again what is there already.
     dry_run : bool, default False
@@ -388,6 +395,7 @@ def _transfer(
     cluster: Any = None,
     surely: bool = False,
 ) -> Report:
+    began = time.time()
     files = source.files(surely)
     if "" in files and (into or target.is_directory()):
         refuse_names([source.name], target, dry_run)
@@ -400,33 +408,79 @@ def _transfer(
         overwrite = "different" if resume else "always"
     there = {} if overwrite == "always" else target.there(files)
     there |= respelled(files, there, target)
+    records = Records(source, target)
     if overwrite in ("newer", "different"):
-        files, there = (
-            files | source.asked(near(files, there, overwrite)),
-            there | target.asked(near(there, files, overwrite)),
-        )
+        files = files | source.timed(unclear(files, there, overwrite, _LARGE))
+        known = {n: there[n] for n in there if n in files and records.knows(files[n])}
+        compared = there if target.keeps_times or overwrite == "newer" else known
+        there = there | target.timed(unclear(compared, files, overwrite, 0))
 
-    def same(one: File, other: File) -> bool | None:
-        # A listed one first: without it, there is nothing to compare.
-        listed = one.checksum if target.is_local else other.checksum
-        if listed is None:
-            return None
-        far, near = (target, other) if target.is_local else (source, one)
-        made = far.checksum(near, listed.kind)
-        return None if made is None else made == listed
+    def same(one: File, other: File) -> bool:
+        is_same = _same_checksum(source, target, one, other)
+        if is_same is not None:
+            return is_same
+        # The time of what a store made itself tells nothing of what it was made from.
+        return (target.keeps_times and same_time(one, other)) or records.has(one, other)
 
     plan = compare(files, there, overwrite, same)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:
-        with Progress(callback, plan.size, len(plan.moves)) as progress:
-            if cluster is None:
-                failures = move(source, target, plan.moves, progress, resume)
-            else:
-                failures = spread(cluster, source, target, plan.moves, progress, resume)
+        brought: dict[str, tuple[File, File | None]] = {}
+        try:
+            with Progress(callback, plan.size, len(plan.moves)) as progress:
+                if cluster is None:
+                    failures = move(source, target, plan.moves, progress, resume, brought=brought)
+                else:
+                    failures = spread(cluster, source, target, plan.moves, progress, resume)
+                    brought |= {f.name: (f, None) for f in plan.moves if f.name not in failures}
+        finally:
+            _remember(records, source, target, brought, began)
         if failures:
             raise TransferError(failures)
     return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
+
+
+def _same_checksum(source: End, target: End, one: File, other: File) -> bool | None:
+    # A listed one first: without it, there is nothing to compare.
+    listed = one.checksum if target.is_local else other.checksum
+    if listed is None:
+        return None
+    far, near = (target, other) if target.is_local else (source, one)
+    made = far.checksum(near, listed.kind)
+    return None if made is None else made == listed
+
+
+def _remember(
+    records: Records,
+    source: End,
+    target: End,
+    brought: Mapping[str, tuple[File, File | None]],
+    began: float,
+) -> None:
+    """Have what was moved known the next time, where neither a checksum nor a time will tell.
+
+    Parameters
+    ----------
+    records : Records
+    source, target : End
+    brought : mapping of str to (File, File or None)
+        What was moved, as it was read, and as the target lists it, where that is known.
+    began : float
+        When the source was listed.
+    """
+    if target.keeps_times and not target.is_local:
+        return
+    records.keep(
+        {
+            name: (file, there)
+            for name, (file, there) in brought.items()
+            if file.version is not None or is_settled(file, began)
+            if not (target.lists_md5(file.size) and (source.is_local or file.checksum is not None))
+            if there is None or not same_time(file, there)
+        },
+        (began, time.time()),
+    )
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mlartifacts.errors import InvalidConfig
-from mlartifacts.transfer.trees import File, unit
+from mlartifacts.transfer.times import same_time
+from mlartifacts.transfer.trees import File
 
-__all__ = ["Overwrite", "Plan", "compare", "near"]
+__all__ = ["Overwrite", "Plan", "compare", "unclear"]
 
 Overwrite = Literal["always", "never", "newer", "different"]
-Same = Callable[[File, File], bool | None]
+Same = Callable[[File, File], bool]
+
+# What the zones of the world differ by, in seconds.
+_ZONES = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,9 @@ def compare(
     source, target : mapping of str to File
     overwrite : {"always", "never", "newer", "different"}
         Of what both have: move all; none; what is newer in the source; what has another size
-        or checksum, or is newer in the source where there is no checksum to compare.
+        or checksum, or another time where there is no checksum to compare.
     same : callable, optional
-        Whether two files of one name and size have the same checksum; ``None`` where nobody knows.
+        Whether two files of one name and size are the same; by their times unless given.
 
     Raises
     ------
@@ -71,22 +75,37 @@ def compare(
     return Plan(tuple(moves), tuple(skipped))
 
 
-def near(files: Mapping[str, File], others: Mapping[str, File], overwrite: Overwrite) -> list[str]:
-    """What is listed by the minute or the day, and may be newer or older than it seems by that.
+def unclear(
+    files: Mapping[str, File], others: Mapping[str, File], overwrite: Overwrite, least: int
+) -> list[File]:
+    """The files whose time must be asked for: it is listed by the minute or the day, or not at all.
 
-    A version says more than a time, and a size where what is different is to be moved.
+    A version says more than a time, and a size where what is different is to be moved. A small
+    file whose time is not listed is as soon moved.
     """
     found = []
     for name, file in files.items():
         other = others.get(name)
-        if other is None or file.modified is None or other.modified is None:
+        if other is None or file.version is not None or file.checksum is not None:
             continue
-        if file.version is not None or (overwrite == "different" and file.size != other.size):
+        if overwrite == "different" and file.size != other.size:
             continue
-        own = unit(file.modified)
-        if own > 1 and max(own, unit(other.modified)) > abs(file.modified - other.modified):
-            found.append(name)
+        if file.modified is None:
+            is_asked = file.size >= least
+        else:
+            is_asked = file.unit > 1 and _may_be_one(file, other)
+        if is_asked:
+            found.append(file)
     return found
+
+
+def _may_be_one(file: File, other: File) -> bool:
+    """Whether the times of two files may be one; a listing may be of any zone, and its summer."""
+    if file.modified is None or other.modified is None:
+        return True
+    apart = abs(file.modified - other.modified) % _ZONES
+    unit = max(file.unit, other.unit)
+    return apart < unit or _ZONES - apart < unit
 
 
 def _replaces(
@@ -101,12 +120,10 @@ def _replaces(
         return _is_newer(file, there)
     if file.size != there.size:
         return True
-    is_same = None if same is None else same(file, there)
-    return _is_newer(file, there) if is_same is None else not is_same
+    return not (same or same_time)(file, there)
 
 
 def _is_newer(file: File, there: File) -> bool:
     if file.modified is None or there.modified is None:
         return True  # nobody knows that it is not
-    # Most stores keep whole seconds.
-    return int(file.modified) > int(there.modified)
+    return file.modified > there.modified and not same_time(file, there)

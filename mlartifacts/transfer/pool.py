@@ -111,6 +111,18 @@ class Budget:
                 self._left += size
                 self._changed.notify_all()
 
+    def wait(self, seconds: float) -> None:
+        """Wait, unless the transfer is interrupted.
+
+        Raises
+        ------
+        Stopped
+            It was interrupted.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, seconds)
+        self.check()
+
     def stop(self) -> None:
         """Let everybody who waits or asks end."""
         with self._changed:

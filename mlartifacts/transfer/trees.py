@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
+import email.utils
 import errno
 import itertools
 import os
@@ -20,13 +22,16 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_temporary
 
-__all__ = ["End", "File", "checksum_of", "unit"]
+__all__ = ["End", "File", "checksum_of", "state_of"]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
 _ASKED_AT_ONCE = 16
 # What the drivers call the time of a file's last change.
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify")
+_TIMES = (
+    *("mtime", "LastModified", "last_modified", "updated", "modified", "modify"),
+    "Last-Modified",  # HTTP's
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class File:
         Where its store lists one.
     version : str or None
         What changes with its content, where its store lists such a thing.
+    state : str or None
+        Of a local file, what changes when it is written to, renamed or replaced.
+    unit : float
+        What `modified` is told in, in seconds; 0: as exactly as it is.
     """
 
     name: str
@@ -52,6 +61,8 @@ class File:
     modified: float | None = None
     checksum: Checksum | None = field(default=None, compare=False)
     version: str | None = field(default=None, compare=False)
+    state: str | None = field(default=None, compare=False)
+    unit: float = field(default=1.0, compare=False)
 
     @classmethod
     def listed(cls, name: str, info: Mapping[str, Any]) -> File:
@@ -63,7 +74,13 @@ class File:
             _time(info),
             listed(info),
             None if version is None else str(version),
+            unit=info.get("mtime_unit", 1.0),
         )
+
+    @classmethod
+    def local(cls, name: str, status: os.stat_result) -> File:
+        """The file that a disk says something of."""
+        return cls(name, status.st_size, status.st_mtime, state=state_of(status), unit=0)
 
 
 @dataclass(frozen=True)
@@ -120,6 +137,28 @@ class End:
     def has_directories(self) -> bool:
         """Whether no file in a directory may have the name of a directory in it."""
         return hasattr(self.fs, "has_directories") and self.fs.has_directories(self.root)
+
+    @property
+    def keeps_times(self) -> bool:
+        """Whether files can be given the time of what they are copies of."""
+        return self.is_local or (
+            hasattr(self.fs, "keeps_times") and bool(self.fs.keeps_times(self.root))
+        )
+
+    def give_time(self, name: str, modified: float) -> None:
+        """Give a file a time, as far as that can be done; who may write a file may not do it."""
+        seconds = int(modified)
+        with contextlib.suppress(OSError):
+            if self.is_local:
+                path = self.path(name)
+                times = os.stat(path).st_atime_ns, seconds * 10**9 + round(modified % 1 * 1e9)
+                os.utime(path, ns=times)
+            else:
+                self.fs.set_modified(self.path(name), seconds)
+
+    def lists_md5(self, size: int) -> bool:
+        """Whether it lists the MD5 of a file of so many bytes that is moved there."""
+        return bool(getattr(self.fs, "lists_md5", False)) and size <= _PIECE
 
     def unfit(self, name: str) -> str | None:
         """Why it cannot hold a name; ``None`` where it can, as far as is known."""
@@ -290,8 +329,7 @@ class End:
             return self.files()
         if os.path.isdir(self.root):
             return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
-        status = os.lstat(self.root)
-        return {"": File("", status.st_size, status.st_mtime)}
+        return {"": File.local("", os.lstat(self.root))}
 
     def below(self) -> dict[str, File]:
         """Every file below it, also where an object has its name."""
@@ -321,7 +359,7 @@ class End:
     def asked(self, names: Collection[str]) -> dict[str, File]:
         """Files by their own entries, which may say more than a listing; but for those that fail.
 
-        Who reads such a one is told.
+        Whoever reads such a one is told.
         """
         files: dict[str, File] = {}
         asked = submit_all(self.file, names, _ASKED_AT_ONCE)
@@ -330,17 +368,32 @@ class End:
                 files[name] = file.result()
         return files
 
+    def timed(self, unclear: Iterable[File]) -> dict[str, File]:
+        """Files whose times are listed coarsely, or not at all, with times that are asked for."""
+        files = {file.name: file for file in unclear}
+        undated = [name for name, file in files.items() if file.modified is None]
+        found = self.asked([name for name in files if name not in undated])
+        if not undated or not hasattr(self.fs, "ranged"):
+            return found
+        if len(undated) > 1 and not self.fs.ranged(self.path(undated[0])):
+            return found  # a server that sends all of a file may fetch all of it to tell its time
+        asked = submit_all(lambda name: self.fs.modified(self.path(name)), undated, _ASKED_AT_ONCE)
+        for name, when in zip(undated, asked, strict=True):
+            with contextlib.suppress(OSError, NotImplementedError):
+                modified = when.result().timestamp()
+                found[name] = dataclasses.replace(files[name], modified=modified)
+        return found
+
     def file(self, name: str) -> File:
         """One file, as it is now."""
         if not self.is_local:
             return self._measured(name, self.fs.info(self.path(name)))
-        status = os.stat(self.path(name))
-        return File(name, status.st_size, status.st_mtime)
+        return File.local(name, os.stat(self.path(name)))
 
 
-def unit(modified: float) -> int:
-    """What a time of a listing seems to be told in, in seconds: days, minutes, seconds or less."""
-    return next((unit for unit in (86400, 60, 1) if modified % unit == 0), 0)
+def state_of(status: os.stat_result) -> str:
+    """What changes when a local file is written to, renamed or replaced."""
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _have_the_same(one: Any, other: Any, perhaps: bool) -> bool:
@@ -434,8 +487,7 @@ def _own(root: str) -> Iterator[File]:
                 elif entry.is_file(follow_symlinks=False) or (
                     entry.is_symlink() and not os.path.isdir(entry.path)
                 ):
-                    status = entry.stat(follow_symlinks=False)
-                    yield File(name, status.st_size, status.st_mtime)
+                    yield File.local(name, entry.stat(follow_symlinks=False))
 
 
 def _time(info: Mapping[str, Any]) -> float | None:
@@ -444,11 +496,16 @@ def _time(info: Mapping[str, Any]) -> float | None:
         if isinstance(value, int | float):
             return float(value)
         if isinstance(value, str):
+            is_of_http = name == "Last-Modified"
+            parse = email.utils.parsedate_to_datetime if is_of_http else _of_iso
             try:
-                value = datetime.datetime.fromisoformat(value)
+                value = parse(value)
             except ValueError:
                 continue
         if isinstance(value, datetime.datetime):
             aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
             return aware.timestamp()
     return None
+
+
+_of_iso = datetime.datetime.fromisoformat

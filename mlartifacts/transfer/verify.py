@@ -28,7 +28,9 @@ class Short(OSError):
     """
 
 
-def verify(target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Exception]:
+def verify(
+    target: End, moved: Iterable[tuple[str, Moved]], seen: dict[str, File] | None = None
+) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
     The size always; a checksum where the bytes passed here and a store lists one. What a store
@@ -40,6 +42,8 @@ def verify(target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Excepti
     target : End
     moved : iterable of (str, Moved)
         By the name at the target.
+    seen : dict of str to File, optional
+        Takes what is listed of those that are right.
 
     Returns
     -------
@@ -66,6 +70,8 @@ def verify(target: End, moved: Iterable[tuple[str, Moved]]) -> dict[str, Excepti
             if there is None:  # or its directory is a link, which a listing does not follow
                 there = again(functools.partial(target.file, name))
             _compare(target, name, each, there)
+            if seen is not None and not each.arrived:
+                seen[name] = there
         except Exception as error:
             failures[name] = error
     return failures

@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import pickle
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -117,6 +118,9 @@ class Harbour:
         """All files below `base`, temporary and hidden ones too, without our code."""
         raise NotImplementedError
 
+    def age(self) -> None:
+        """Let what is stored pass for a minute old, where a store tells nothing but times."""
+
     def uploads(self) -> list[str]:
         """The ids of S3's uploads in parts that were neither ended nor aborted."""
         return []
@@ -171,6 +175,11 @@ class Folder(Harbour):
                 # A server need not run as the user who runs the tests.
                 (self.folder / parent).chmod(0o777)
             path.write_bytes(data)
+
+    def age(self) -> None:
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                os.utime(path, (time.time() - 60,) * 2)
 
     def stored(self) -> dict[str, bytes]:
         return {
@@ -726,6 +735,12 @@ class Hdfs(Harbour):
         # The servers take their time for each, and not for all.
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(write, files.keys(), files.values()))
+
+    def age(self) -> None:
+        before = int(time.time() * 1000) - 60_000
+        for status in self._client.list_status(self._folder, recursive=True):
+            if not status.isdir:
+                self._client.set_times(status.path, before, before)
 
     def stored(self) -> dict[str, bytes]:
         found = {}

@@ -87,6 +87,7 @@ def serve(
     mlsd: bool = True,
     max_connections: int = 512,
     folding: bool = False,
+    zone: int = 0,
 ) -> Iterator[Ftp]:
     """Run a server in a thread.
 
@@ -105,6 +106,8 @@ def serve(
     folding
         Take upper and lower case for one, and keep what a file was first named by: as on a share
         of Windows.
+    zone
+        By how many seconds the times of LIST are ahead of UTC, which MDTM and MFMT have.
     """
     with warnings.catch_warnings():
         # pyftpdlib stands on asyncore, which Python 3.11 deprecates at each import.
@@ -132,6 +135,13 @@ def serve(
         def ftp2fs(self, ftppath: str) -> str:
             path: str = super().ftp2fs(ftppath)
             return _as_named(root, path) if folding else path
+
+        def getmtime(self, path: str) -> float:
+            seconds: float = super().getmtime(path)
+            return seconds - zone
+
+        def utime(self, path: str, timeval: float) -> None:
+            super().utime(path, timeval + zone)
 
     # pyftpdlib is configured by class attributes: a class for each server keeps them apart.
     base: type[FTPHandler] = FTPHandler

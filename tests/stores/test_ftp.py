@@ -226,6 +226,7 @@ def test_defaults_are_mlflows(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Listings, as text ---------------------------------------------------------------------
 
 _NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DAY = 86400
 
 
 @pytest.mark.parametrize(
@@ -233,37 +234,37 @@ _NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     [
         (
             "-rw-r--r--    1 102      105          1000 Feb 03 09:24 a b.txt",
-            Entry("a b.txt", "file", 1000, datetime(2026, 2, 3, 9, 24, tzinfo=UTC)),
+            Entry("a b.txt", "file", 1000, datetime(2026, 2, 3, 9, 24, tzinfo=UTC), unit=60),
         ),
         (
             "-rw-r--r--    1 ftp      ftp             0 Nov 23 09:24  lead",
-            Entry(" lead", "file", 0, datetime(2025, 11, 23, 9, 24, tzinfo=UTC)),
+            Entry(" lead", "file", 0, datetime(2025, 11, 23, 9, 24, tzinfo=UTC), unit=60),
         ),
         (
             "drwxr-xr-x    2 102      105          4096 Nov 23  2019 sub dir ",
-            Entry("sub dir ", "directory", 4096, datetime(2019, 11, 23, tzinfo=UTC)),
+            Entry("sub dir ", "directory", 4096, datetime(2019, 11, 23, tzinfo=UTC), unit=DAY),
         ),
         (
             "-rw-r--r--+ 1 Domain Users 12345678901 Jan  1 00:00 1 Jan 2 2020 x",
-            Entry("1 Jan 2 2020 x", "file", 12345678901, datetime(2026, 1, 1, tzinfo=UTC)),
+            Entry("1 Jan 2 2020 x", "file", 12345678901, datetime(2026, 1, 1, tzinfo=UTC), unit=60),
         ),
         (
             "lrwxrwxrwx   1 u g 7 Jan  1  2020 link -> target",
-            Entry("link", "link", 7, datetime(2020, 1, 1, tzinfo=UTC), None, "target"),
+            Entry("link", "link", 7, datetime(2020, 1, 1, tzinfo=UTC), None, "target", DAY),
         ),
         (
             "-r--r--r--  1 owner  321 Jan  1  2020 nogroup",
-            Entry("nogroup", "file", 321, datetime(2020, 1, 1, tzinfo=UTC)),
+            Entry("nogroup", "file", 321, datetime(2020, 1, 1, tzinfo=UTC), unit=DAY),
         ),
         ("drwxr-xr-x 2 u g 4096 Jan  1  2020 .", None),
         ("total 12", None),
         (
             "02-05-26  09:41PM       <DIR>          sub dir",
-            Entry("sub dir", "directory", None, datetime(2026, 2, 5, 21, 41, tzinfo=UTC)),
+            Entry("sub dir", "directory", None, datetime(2026, 2, 5, 21, 41, tzinfo=UTC), unit=60),
         ),
         (
             "02-05-2026  09:41                 1234 a b.txt",
-            Entry("a b.txt", "file", 1234, datetime(2026, 2, 5, 9, 41, tzinfo=UTC)),
+            Entry("a b.txt", "file", 1234, datetime(2026, 2, 5, 9, 41, tzinfo=UTC), unit=60),
         ),
     ],
 )
@@ -704,6 +705,10 @@ def test_requests_without_mlsd(tmp_path: Path, recorder: Recorder, ftp_handler: 
         for number in range(6):
             fs.pipe(f"{root}/{number % 2}/f{number}", b"x")
         fs.ls(root)  # learns whether LIST knows -a
+        recorder.commands.clear()
+        assert len(fs.find(root)) == 6
+        # The first file says which zone the listings have the times of.
+        assert dict(recorder.counted()) == {"CWD": 3, "PASV": 3, "LIST": 3, "MDTM": 1}
         recorder.commands.clear()
         assert len(fs.find(root)) == 6
         assert dict(recorder.counted()) == {"CWD": 3, "PASV": 3, "LIST": 3}

@@ -17,7 +17,8 @@ import pytest
 from fsspec.callbacks import Callback
 
 import mlartifacts
-from mlartifacts.transfer.cache import _is_settled
+from mlartifacts.transfer.times import is_settled
+from mlartifacts.transfer.trees import File
 from tests.contract.stores import Folder, Harbour
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.moto import Moto
@@ -58,7 +59,7 @@ def s3(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mot
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let local files pass for old: nobody can set the time when a file's state changed."""
-    monkeypatch.setattr("mlartifacts.transfer.cache._is_settled", lambda modified, now: True)
+    monkeypatch.setattr("mlartifacts.transfer.cache.is_settled", lambda file, now: True)
 
 
 def objects_read(proxy: Proxy, since: int = 0) -> list[str]:
@@ -215,7 +216,8 @@ def test_what_a_store_has_not_changed_is_not_read_again(
             os.utime(file, (1_600_000_000, 1_600_000_000))
     elif name == "hdfs":
         fs, root = mlartifacts.url_to_fs(wire.uri("model/weights"))
-        wait_until(lambda: _is_settled(fs.modified(root).timestamp(), time.time()), "its old age")
+        file = File("", 1, fs.modified(root).timestamp())
+        wait_until(lambda: is_settled(file, time.time()), "its old age")
     path = mlartifacts.cached(wire.uri("model"))
     since = wire.received
     assert since > 1_000_000
@@ -473,7 +475,7 @@ def test_a_fork_does_not_give_back_what_its_parent_has(
 
 
 def _is_old(path: Path) -> bool:
-    return _is_settled(path.stat().st_ctime, time.time())
+    return is_settled(File("", 0, path.stat().st_ctime, unit=0), time.time() - 1)
 
 
 # ---- What is refused ---------------------------------------------------------------------
@@ -524,14 +526,12 @@ def test_a_directory_that_others_could_have_made(
         mlartifacts.cached(tmp_path / "file")
 
 
-@pytest.mark.parametrize("package", ["filelock", "platformdirs"])
-def test_a_missing_package(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLARTIFACTS_CACHE_DIR")
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "filelock", None)
     monkeypatch.delitem(sys.modules, "mlartifacts.transfer.snapshots", raising=False)
     with pytest.raises(mlartifacts.MissingDriver, match=r"mlartifacts\[cache\]") as caught:
         mlartifacts.cached(tmp_path)
-    assert caught.value.package == package
+    assert caught.value.package == "filelock"
 
 
 @pytest.mark.parametrize("key", ["model/" + "x" * 300, "model/a//b", "model"])

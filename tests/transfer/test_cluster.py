@@ -58,6 +58,7 @@ def test_a_copy_with_a_worker_that_is_lost(
     source, target = stores
     tree = odd_tree(files=150)
     source.seed({f"tree/{name}": data for name, data in tree.items()})
+    source.age()
     pids = client.run(os.getpid)
     seen = fsspec.callbacks.Callback()
     lost: list[str] = []
@@ -159,6 +160,7 @@ def test_batches_that_are_cancelled(
     source, target = stores
     tree = odd_tree(files=150)
     source.seed({f"tree/{name}": data for name, data in tree.items()})
+    source.age()
 
     def done() -> set[str]:
         return {key for key, each in dict(client.futures).items() if each.status == "finished"}
@@ -210,6 +212,7 @@ def test_nothing_of_the_environment_travels(
 
     source, target = stores
     source.seed({"tree/a file": b"its bytes"})
+    source.age()
     said: list[bytes] = []
     send = client._send_to_scheduler
 

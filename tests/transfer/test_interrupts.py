@@ -158,6 +158,7 @@ def test_an_upload(
     wire = line(name)
     here = plant(tmp_path / "here", TREE)
     wire.store.seed({"tree/large": b"old"})
+    wire.store.age()
     if name == "sftp":
         wire.bulk.delay = 0.03  # a window of a channel at a time
     else:
@@ -179,6 +180,7 @@ def test_a_download(
     """What came of a large file is kept, and the next call goes on there."""
     wire = line(name)
     wire.store.seed({f"tree/{name}": data for name, data in TREE.items()})
+    wire.store.age()
     there = tmp_path / "there"
     wire.bulk.delay = 0.002
     begun = lambda: wire.bulk.bytes_to_client > 20_000_000  # noqa: E731
@@ -201,7 +203,9 @@ def test_a_copy_within_a_store(
 ) -> None:
     wire = line(name)
     wire.store.seed({f"tree/{name}": data for name, data in TREE.items()})
+    wire.store.age()
     wire.store.seed({"copied/large": b"old"})
+    wire.store.age()
     before, removed = "", lambda: True
     begun = lambda: wire.bulk.bytes_to_server > 9_000_000  # noqa: E731
     if name == "s3":

@@ -1034,18 +1034,19 @@ def test_a_listing_without_seconds_or_hours(
     opened: Callable[[str], Harbour], age: int, step: int, tmp_path: Path
 ) -> None:
     """vsftpd's has minutes, and days alone after half a year: the file itself is asked then."""
-    store, here = opened("vsftpd"), plant(tmp_path / "here", {"a": b"1", "b": b"2"})
-    store.seed({"tree/a": b"3", "tree/b": b"4"})
+    store, here = opened("vsftpd"), plant(tmp_path / "here", {"a": b"1", "b": b"2", "c": b"3"})
+    store.seed({f"tree/{name}": b"?" for name in "abc"})
     there: Path = store.folder / "tree"  # type: ignore[attr-defined]
     day = (time.time() // 86400 - age) * 86400
-    for path, steps in ((here / "a", 2), (there / "a", 1), (here / "b", 3), (there / "b", 4)):
-        os.utime(path, (day + steps * step,) * 2)
-    dry = mlartifacts.upload(here, store.uri("tree"), resume=True, dry_run=True)
-    assert (dry.moved, dry.skipped) == (("a",), ("b",))
+    for name, own, other in (("a", 2, 1), ("b", 3, 4), ("c", 5, 5)):
+        os.utime(here / name, (day + own * step,) * 2)
+        os.utime(there / name, (day + other * step,) * 2)
+    newer = mlartifacts.upload(here, store.uri("tree"), overwrite="newer", dry_run=True)
+    assert (newer.moved, newer.skipped) == (("a",), ("b", "c"))
+    mlartifacts.download(store.uri("tree"), here, overwrite="newer")
+    assert found(here) == {"a": b"1", "b": b"?", "c": b"3"}
     mlartifacts.download(store.uri("tree"), here)
-    assert found(here) == {"a": b"1", "b": b"4"}
-    mlartifacts.upload(here, store.uri("tree"), overwrite="newer")
-    assert store.stored() == {"tree/a": b"1", "tree/b": b"4"}
+    assert found(here) == {"a": b"?", "b": b"?", "c": b"3"}
 
 
 @pytest.mark.parametrize("name", ["runs-s3", "models-s3"])
@@ -1345,7 +1346,9 @@ def test_the_waits_between_tries(
         both.wait(20)  # so that no thread has two files
 
     both = threading.Barrier(6)
-    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(
+        engine, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic, time=time.time)
+    )
     monkeypatch.setattr(engine, "_TRIES", 9)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,9 +22,6 @@ Opened = Callable[[str], Harbour]
 
 STORES = ("local", "s3", "wasbs", "gcs", "sftp", "ftp", "hdfs", "mlflow-artifacts")
 TREE = odd_tree()
-#: MLflow's server lists neither times nor checksums: what has the same size may be another file,
-#: and is moved again.
-UNDATED = {"mlflow-artifacts", "mlflow-artifacts-s3"}
 #: Names that a URL would be read otherwise with; MLflow's server does so with two of them.
 OF_URLS = {"a#b/c&d=e": b"a fragment", "%41": b"percent-encoded", "f?g": b"a query"}
 DECODED = {"a#b/c&d=e", "%41"}
@@ -40,15 +35,12 @@ WRITABLE = sorted(set(NAMED) - {"http", "models-s3"})
 def test_up_and_down(name: str, opened: Opened, tmp_path: Path) -> None:
     store = opened(name)
     here = plant(tmp_path / "here", TREE)
-    for file in here.rglob("*"):
-        os.utime(file, (time.time() - 60,) * 2)  # vsftpd lists minutes: the one that runs is both's
     up = mlartifacts.upload(here, store.uri("tree"), **store.options)
     assert sorted(up.moved) == sorted(TREE)
     assert up.size == sum(map(len, TREE.values()))
     assert store.stored() == {f"tree/{name}": data for name, data in TREE.items()}
     again = mlartifacts.upload(here, store.uri("tree"), resume=True, **store.options)
-    expected = sorted(TREE) if name in UNDATED else []
-    assert sorted(again.moved) == expected
+    assert again.moved == ()
 
     down = mlartifacts.download(store.uri("tree"), tmp_path / "there", **store.options)
     assert down == tmp_path / "there"
@@ -122,6 +114,7 @@ def source(
     server = home if kind is Local else request.getfixturevalue(kind.fixture)
     harbour = kind(server, home)
     harbour.seed({f"tree/{name}": large_tree[name] for name in held(large_tree, kind.name)})
+    harbour.age()
     yield harbour
     with pytest.MonkeyPatch.context() as patch:
         known(harbour, patch, home)
@@ -152,12 +145,15 @@ def test_between(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every name that both hold, with no disk in between, and nothing the second time."""
+    """Every name that both hold, with no disk in between, and nothing the second time.
+
+    MLflow's server lists neither times nor checksums: what it has may be another file by then.
+    """
     known(source, monkeypatch, Path.home())
     other = opened(target)
     ends = source.uri("tree"), other.uri("copied")
     names = held(large_tree, source.name, target)
-    exclude = sorted(large_tree.keys() - names)
+    exclude = sorted(f"/{name}".replace("[", "[[]") for name in large_tree.keys() - names)
     if target != STORES[STORES.index(source.name) - 1]:
         exclude += LEFT_OUT
         names = [name for name in names if not any(fnmatch(name, left) for left in LEFT_OUT)]
@@ -165,13 +161,15 @@ def test_between(
         mlartifacts.url_to_fs(uri)  # libraries that are imported may write files
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path / "no disk"))
-        report = mlartifacts.copy(*ends, exclude=exclude)
+        report = mlartifacts.copy(*ends, exclude=exclude or None)
     assert sorted(report.moved) == names
     assert report.size == sum(len(large_tree[name]) for name in names)
     # As the store has them, without our code.
     assert hashes(other.stored()) == {f"copied/{name}": expected[name] for name in names}
-    undated = bool({source.name, target} & UNDATED)
-    again = mlartifacts.copy(*ends, exclude=exclude, dry_run=undated)
+    undated = source.name == "mlflow-artifacts"
+    again = mlartifacts.copy(*ends, exclude=exclude or None, dry_run=undated)
+    if undated:  # but a large one's time is asked for, and kept where that can be
+        names = [n for n in names if n != "large.bin" or target not in {"local", "sftp", "ftp"}]
     assert sorted(again.moved) == (names if undated else [])
     mlartifacts.delete(other.uri("copied"))
     assert not other.stored()

@@ -26,6 +26,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
 from mlartifacts.promises import AsyncArtifactFileSystem, begun, synced, texts
 from mlartifacts.proxy import wire
+from mlartifacts.reading import checked
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse, server_name_of
 from mlartifacts.writing import WholeWrite, landing
@@ -486,12 +487,18 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         file.seek(begin + size)
         return size
 
+    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+        path = self._strip_protocol(path)
+        file: _File = self._open(path, size=size)
+        return checked(file._fetch_range, path, functools.partial(self._explaining, path))
+
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if mode != "rb":
             raise ValueError(f"Artifacts behind a proxy cannot be opened with mode {mode!r}.")
         return _File(
             self,
             path,
+            kwargs.get("size"),
             block_size=kwargs.get("block_size") or _BLOCK,
             cache_type=kwargs.get("cache_type") or "proportional",
             cache_options=kwargs.get("cache_options"),

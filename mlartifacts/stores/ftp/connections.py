@@ -21,6 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 __all__ = [
@@ -388,6 +389,8 @@ class ConnectionPool:
         self._features: frozenset[str] | None = None
         self._parkable: weakref.WeakSet[Parkable] = weakref.WeakSet()
         self.list_hidden = True
+        # What the times of LIST are ahead of UTC, once a file has told.
+        self.zone: timedelta | None = None
         self._make_locks()
         weakref.finalize(self, _close_all, self._idle)
         _alive.add(self)

@@ -8,11 +8,13 @@ finds out what a refusal means: FTP's 550 is all of "not there", "not yours" and
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import ftplib
 import os
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
 from fsspec.spec import AbstractFileSystem
@@ -33,6 +35,8 @@ __all__ = ["FTPFileSystem"]
 T = TypeVar("T")
 
 _CHUNK = 2**18
+# What the zones of the world differ by.
+_ZONES = timedelta(minutes=15)
 
 # What servers say with a 550 or 553, where they say anything. Those that do not are asked.
 _REASONS = (
@@ -138,7 +142,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 entries = [parse_facts(line) for line in lines]
             else:
                 lines = self._run(lambda c: self._list(c, path), repeatable=True)
-                entries = [parse_line(line) for line in lines]
+                entries = self._in_utc(path, [parse_line(line) for line in lines])
         except ftplib.error_perm as error:
             kind = self._entry(path).kind  # raises where there is nothing
             if kind == "directory" or self._is_directory(path):
@@ -147,6 +151,36 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         except UnknownLine as error:
             raise OSError(errno.EIO, str(error), path) from error
         return [entry for entry in entries if entry is not None]
+
+    def _in_utc(self, path: str, entries: list[Entry | None]) -> list[Entry | None]:
+        """Entries of LIST, which has the times of a zone that MDTM gives away, in UTC.
+
+        One file of a server's tells: which zone that is changes with its summer alone.
+        """
+        if self.pool.zone is None:
+            timed = (e for e in entries if e and e.kind == "file" and e.modified and e.unit <= 60)
+            self.pool.zone = self._zone(path, next(timed, None))
+        zone = self.pool.zone
+        return [
+            dataclasses.replace(entry, modified=entry.modified - zone)
+            if zone and entry is not None and entry.modified
+            else entry
+            for entry in entries
+        ]
+
+    def _zone(self, path: str, entry: Entry | None) -> timedelta | None:
+        """What an entry's time in a listing is ahead of its time in UTC."""
+        if entry is None or entry.modified is None:
+            return None
+        command = f"MDTM {_join(path, entry.name)}"
+        answer = self._run(lambda c: _answer(c, command, "213"), repeatable=True)
+        exact = parse_time(answer or "")
+        if exact is None:
+            return None
+        ahead = entry.modified - exact
+        zone = round(ahead / _ZONES) * _ZONES
+        # Unless it has been written to since it was listed.
+        return zone if abs(ahead - zone) <= timedelta(seconds=entry.unit) else None
 
     def _list(self, connection: Connection, path: str) -> list[str]:
         # LIST with a path would take a name for a pattern (vsftpd) or for an option, and of a
@@ -221,6 +255,8 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         info |= {"type": kind, "size": 0 if kind == "directory" else size}
         if entry.modified is not None:
             info["mtime"] = entry.modified
+            if entry.unit > 1:
+                info["mtime_unit"] = entry.unit
         if entry.created is not None:
             info["created"] = entry.created
         return info
@@ -481,10 +517,20 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if truncate or not self._exists(path):
             with self.open(path, "wb"):
                 return
-        if "MFMT" not in self.pool.features():
+        self.set_modified(path, int(time.time()))
+
+    @property
+    def sets_times(self) -> bool:
+        """Whether the server takes a file's time."""
+        return "MFMT" in self.pool.features()
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        """Say when a file was last changed, in seconds since the epoch."""
+        if not self.sets_times:
             raise NotImplementedError("This FTP server cannot change a file's time.")
-        now = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
-        self._run(lambda c: c.sendcmd(f"MFMT {now} {path}"))
+        path = self._strip_protocol(path)
+        when = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%d%H%M%S")
+        self._run(lambda c: c.sendcmd(f"MFMT {when} {path}"))
 
     # ---- Deleting ------------------------------------------------------------------------
 

@@ -63,6 +63,14 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     def copies_within(self, path: str) -> bool:
         return False
 
+    def keeps_times(self, path: str) -> bool:
+        """Where the server knows MFMT."""
+        return self.sets_times
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        with self._explaining(path):
+            FTPFileSystem.set_modified(self, path, seconds)
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         return self.blocksize, COLLECTED
 

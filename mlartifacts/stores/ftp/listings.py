@@ -48,6 +48,8 @@ class Entry:
         ``"file"``, ``"directory"``, ``"link"`` or ``"other"``.
     size : int or None
         ``None`` where the server does not say.
+    unit : int
+        What `modified` is told in, in seconds: LIST has minutes, and of old files days.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Entry:
     modified: datetime | None = None
     created: datetime | None = None
     target: str | None = None
+    unit: int = 1
 
 
 def parse_facts(line: str) -> Entry | None:
@@ -110,7 +113,9 @@ def parse_line(line: str, now: datetime | None = None) -> Entry | None:
         raise UnknownLine(f"a line of the server's listing has no known form: {line!r}")
     if name in {".", ".."}:
         return None
-    return Entry(name, kind, int(match["size"]) if match["size"] else None, modified, None, target)
+    size = int(match["size"]) if match["size"] else None
+    unit = 60 if ":" in match["date"] else 86400
+    return Entry(name, kind, size, modified, None, target, unit)
 
 
 def parse_time(text: str) -> datetime | None:

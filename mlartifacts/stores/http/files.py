@@ -49,7 +49,7 @@ class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
         self, fs: Any, path: str, size: int | None = None, etag: str | None = None, **options: Any
     ) -> None:
         self._everything: Any = None
-        self._etag = etag
+        self._version = etag
         self.fs, self.path = fs, path
         beginning = b""
         if size is None:
@@ -115,10 +115,10 @@ class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _is_the_same(self, response: Any) -> None:
         """Refuse another version than the one that was opened."""
-        etag = response.headers.get("ETag")
-        if self._etag is None:
-            self._etag = etag
-        elif etag is not None and etag != self._etag:
+        said = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if self._version is None:
+            self._version = said
+        elif said is not None and said != self._version:
             raise OSError(errno.ESTALE, "the file changed while it was read", self.path)
 
     def _fetch_range(self, start: int, end: int) -> bytes:

@@ -7,16 +7,17 @@ import contextlib
 import datetime
 import email.utils
 import errno
+import functools
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 from fsspec.utils import isfilelike
 
 from mlartifacts.errors import InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
-from mlartifacts.reading import UNPACKED
+from mlartifacts.reading import UNPACKED, checked
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import redact
 
@@ -270,15 +271,21 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             known: bool = synced(self.loop, self._ranged, path)
         return known
 
+    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+        file = _File(self, path, {"size": size}, **self._reading({}))
+        return checked(file._fetch_range, path, functools.partial(self._explaining, path))
+
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):
             _refuse(path)
         if mode != "rb":
             raise ValueError(f"HTTP files cannot be opened with mode {mode!r}.")
-        for name in ("block_size", "cache_type", "cache_options"):
-            if kwargs.get(name) is None:
-                kwargs[name] = getattr(self, name)
-        return _File(self, path, self.info(path), **{**self.kwargs, **kwargs})
+        return _File(self, path, self.info(path), **self._reading(kwargs))
+
+    def _reading(self, given: dict[str, Any]) -> dict[str, Any]:
+        """How a file is read: as it is asked for, or else as this filesystem was made."""
+        own = {name: getattr(self, name) for name in _OF_FILES if given.get(name) is None}
+        return {**self.kwargs, **given, **own}
 
     async def _pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         _refuse(path)

@@ -110,6 +110,13 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
     def copies_within(self, path: str) -> bool:
         return False
 
+    def keeps_times(self, path: str) -> bool:
+        return True
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        path = self._strip_protocol(path)
+        os.utime(path, (os.stat(path).st_atime, seconds))
+
     def cp_file(self, path1: str, path2: str, mode: str = "overwrite", **kwargs: Any) -> None:
         source, target = self._strip_protocol(path1), self._strip_protocol(path2)
         if os.path.isdir(source):

@@ -232,6 +232,16 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         """The absolute path of a file, every link in it followed by the server."""
         return str(synced(self.loop, self._realpath, path))
 
+    def keeps_times(self, path: str) -> bool:
+        return True
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        synced(self.loop, self._set_modified, self._strip_protocol(path), seconds)
+
+    async def _set_modified(self, path: str, seconds: int) -> None:
+        with self._explaining(path):
+            await self._run(lambda channel: channel.utime(path, (seconds, seconds)))
+
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         try:

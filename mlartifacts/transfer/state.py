@@ -1,0 +1,57 @@
+"""What is kept on this machine between calls: where, and what names the place that it is about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+
+from mlartifacts.environment import Environment
+from mlartifacts.errors import InvalidConfig
+from mlartifacts.filesystems.delegating import DelegatingFileSystem
+from mlartifacts.store import merge
+from mlartifacts.transfer.trees import End
+from mlartifacts.uri import redact
+
+__all__ = ["cache_directory", "hash_of", "key_of"]
+
+_DIRECTORY = "MLARTIFACTS_CACHE_DIR"
+
+# Options that say which server is meant. None of them is a secret, but for a URL's password.
+_SERVER = ("endpoint_url", "account_host", "account_name", "host", "port", "user", "username")
+_TRACKING = ("tracking_uri", "registry_uri")
+# The parts of Azure's connection strings that do.
+_CONNECTION = re.compile(r"(?:^|;)\s*((?:AccountName|BlobEndpoint|EndpointSuffix)=[^;?]*)", re.I)
+
+
+def cache_directory(environment: Environment) -> str:
+    """The directory ``MLARTIFACTS_CACHE_DIR``, else the user's own for caches."""
+    given = environment.text(_DIRECTORY)
+    if given is None:
+        import platformdirs
+
+        return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
+    if "://" in given:
+        raise InvalidConfig(f"{_DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
+    path = os.path.abspath(os.path.expanduser(given))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
+    return path
+
+
+def key_of(source: End) -> str:
+    """What names an artifact, on which server, without a secret."""
+    fs = source.fs
+    settings = merge(fs.store.options(fs.root_uri, Environment()), fs.storage_options)
+    if isinstance(fs, DelegatingFileSystem):
+        settings["tracking_uri"] = fs.resolver.tracking
+    settings = {**(settings.get("client_kwargs") or {}), **settings}
+    named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
+    connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
+    return hash_of([type(fs).__name__, redact(str(source)), named, connection])
+
+
+def hash_of(value: object) -> str:
+    """A short name for what JSON can hold."""
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
