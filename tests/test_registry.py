@@ -71,7 +71,7 @@ def test_every_extra_that_a_store_names_installs_its_driver():
         if store.extra:
             assert store.package in extras[store.extra]
             assert store.extra in extras["all"]
-    assert setup["options"]["install_requires"].strip() == "fsspec>=2026.9"
+    assert setup["options"]["install_requires"].split() == ["fsspec>=2026.9", "platformdirs"]
 
 
 def test_unregistered_schemes_keep_their_meaning():
