@@ -37,6 +37,7 @@ from fsspec.utils import glob_translate, isfilelike, other_paths, stringify_path
 
 from mlartifacts import reading  # noqa: F401  (registers its cache with fsspec)
 from mlartifacts.carrying import Carrier
+from mlartifacts.checksums import Checksum
 from mlartifacts.environment import Environment, values
 from mlartifacts.errors import ArtifactError, InvalidURI
 from mlartifacts.reading import checked
@@ -525,6 +526,20 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
         """What gives ranges of one version of a file, of so many bytes, to several threads."""
         return functools.partial(self.cat_file, path)
+
+    def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
+        """Copy a file as it was listed; by then it may be another where no version is known.
+
+        Raises
+        ------
+        OSError
+            ``ESTALE``: the file is of another version.
+        """
+        self.cp_file(path1, path2)
+
+    def vouches(self, path: str, checksum: Checksum) -> bool:
+        """Whether what is listed as a file's checksum is one."""
+        return checksum.certain
 
     def copies_within(self, path: str) -> bool:
         """Whether :meth:`cp_file` has the store copy; elsewhere the bytes pass here."""

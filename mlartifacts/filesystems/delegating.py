@@ -22,6 +22,7 @@ from fsspec.utils import is_exception
 
 from mlartifacts.access import url_to_fs
 from mlartifacts.carrying import Carrier
+from mlartifacts.checksums import Checksum
 from mlartifacts.environment import Environment
 from mlartifacts.errors import ArtifactError, InvalidURI, UnknownScheme
 from mlartifacts.filesystems.carrying import DelegatingCarrier
@@ -336,6 +337,10 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """What gives ranges of one version of a file, of so many bytes, to several threads."""
         given: Callable[[int, int], bytes] = self._plainly(path, "ranges", size=size)
         return given
+
+    def vouches(self, path: str, checksum: Checksum) -> bool:
+        """Whether what is listed as a file's checksum is one."""
+        return bool(self._plainly(path, "vouches", checksum=checksum))
 
     def ranged(self, path: str) -> bool:
         """Whether a part of a file comes without the rest of it."""

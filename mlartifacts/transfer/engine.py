@@ -330,7 +330,7 @@ class Engine:
 
     def _move(self, file: File, name: str, came: bytes | Exception | None) -> Moved:
         """Move a file, of which the bytes may have come, or the first try to read it failed."""
-        tries = 0
+        tries = damages = 0
         while True:
             tries += 1
             self._budget.check()
@@ -347,7 +347,8 @@ class Engine:
                 raise
             except Exception as error:
                 passed.take_back()
-                if tries >= _TRIES or not _is_transient(error):
+                damages += isinstance(error, Damaged)
+                if tries >= _TRIES or damages > 1 or not _is_transient(error):
                     raise
                 changed = isinstance(error, OSError) and error.errno == errno.ESTALE
             if changed:
@@ -384,9 +385,7 @@ class Engine:
             with stoppable() as stop, self._abandoning(stop):
                 copy()
             passed(file.size)
-            listed = file.checksum
-            is_sure = listed is not None and listed.certain
-            made = {listed.kind: listed} if listed and is_sure else {}
+            made = {file.checksum.kind: file.checksum} if file.checksum else {}
             return Moved(file, made, copied=True)
         target = self._target.path(name)
         if file.size > _PIECE:
@@ -416,13 +415,13 @@ class Engine:
         """What copies a file within its store, if it is not to leave that."""
         if self._is_one:
             source, target = self._source.path(file.name), self._target.path(name)
-            return functools.partial(self._target.fs.cp_file, source, target)
+            return functools.partial(_copy, self._target.fs, source, target, file)
         if (one := self._source.where(file.name)) is None:
             return None
         other = self._target.where(name, writing=True)
         if other is None or one[0] is not other[0] or not _copies_within(*other):
             return None
-        return functools.partial(one[0].cp_file, one[1], other[1])
+        return functools.partial(_copy, one[0], one[1], other[1], file)
 
     def _held(self, target: str, size: int) -> int:
         """Bytes of a large file that are held while it moves."""
@@ -652,7 +651,7 @@ def differs(end: End, name: str, listed: Checksum | None, made: Mapping[Kind, Ch
     """
     if listed is None or matching(listed, made) is not False:
         return False
-    return listed.certain or checksum_of(end, name, listed.kind) != made[listed.kind]
+    return end.vouches(name, listed) or checksum_of(end, name, listed.kind) != made[listed.kind]
 
 
 class _Far:
@@ -725,6 +724,14 @@ def _is_ranged(fs: Any, path: str) -> bool:
     return not hasattr(fs, "ranged") or fs.ranged(path)
 
 
+def _copy(fs: Any, source: str, target: str, file: File) -> None:
+    """Have a store copy a file itself, as it was listed where it can tell."""
+    if hasattr(fs, "cp_listed"):
+        fs.cp_listed(source, target, file.size, file.version)
+    else:
+        fs.cp_file(source, target)
+
+
 def _copies_within(fs: Any, path: str) -> bool:
     """Whether a store copies a file itself, so that its bytes do not pass here."""
     return not hasattr(fs, "copies_within") or bool(fs.copies_within(path))
@@ -783,8 +790,6 @@ def _wait(tries: int) -> None:
 
 
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, Damaged):
-        return False
     if isinstance(error, ConnectionError):
         return True
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from mlartifacts.transfer.engine import Engine, again
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.transfer.verify import Short, verify
+from mlartifacts.transfer.verify import Wrong, verify
 
 __all__ = ["move"]
 
@@ -55,7 +55,7 @@ def move(
         failures: dict[str, Exception] = {}
         try:
             moved, failures = engine.run(files)
-            failures |= verify(target, [(each.file.name, each) for each in moved], seen)
+            failures |= verify(target, [(each.file.name, each) for each in moved], seen, source)
         finally:
             names = {each.file.name: each.file for each in engine.moved}
             right = {n: (file, seen.get(n)) for n, file in names.items() if n not in failures}
@@ -65,12 +65,12 @@ def move(
 
     by_name = {file.name: file for file in files}
     failures = once(by_name)
-    short = {name: by_name[name] for name, error in failures.items() if isinstance(error, Short)}
-    if not short:
+    wrong = {name: by_name[name] for name, error in failures.items() if isinstance(error, Wrong)}
+    if not wrong:
         return failures
-    for name, file in short.items():
+    for name, file in wrong.items():
         progress.add(-file.size)
         with contextlib.suppress(OSError):  # who moves it is told
-            short[name] = again(functools.partial(source.file, name))
-    others = {name: error for name, error in failures.items() if name not in short}
-    return others | once(short)
+            wrong[name] = again(functools.partial(source.file, name))
+    others = {name: error for name, error in failures.items() if name not in wrong}
+    return others | once(wrong)

@@ -67,7 +67,8 @@ class File:
     @classmethod
     def listed(cls, name: str, info: Mapping[str, Any]) -> File:
         """The file of an entry of a listing."""
-        version = info.get("ETag") or info.get("etag") or info.get("generation")
+        # Google's ETag is another one, too, where nothing but a setting of an object changes.
+        version = info.get("ETag") or info.get("generation") or info.get("etag")
         return cls(
             name,
             int(info["size"] or 0),
@@ -367,6 +368,14 @@ class End:
             with contextlib.suppress(OSError):
                 files[name] = file.result()
         return files
+
+    def vouches(self, name: str, checksum: Checksum) -> bool:
+        """Whether what its store lists as a file's checksum is one, for sure."""
+        if checksum.certain or not hasattr(self.fs, "vouches"):
+            return checksum.certain
+        with contextlib.suppress(OSError):  # not everybody may ask
+            return bool(self.fs.vouches(self.path(name), checksum))
+        return False
 
     def timed(self, unclear: Iterable[File]) -> dict[str, File]:
         """Files whose times are listed coarsely, or not at all, with times that are asked for."""

@@ -7,11 +7,12 @@ import errno
 import functools
 from collections.abc import Iterable, Mapping
 
+from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Moved, again, differs
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.trees import End, File
 
-__all__ = ["Short", "verify"]
+__all__ = ["Wrong", "verify"]
 
 # Files that are sooner asked about one by one than by a listing of all that is there.
 _ASKED_ONE_BY_ONE = 3
@@ -20,16 +21,19 @@ _ASKED_ONE_BY_ONE = 3
 _FOLDERS_AT_ONCE = 16
 
 
-class Short(OSError):
-    """Not just these bytes arrived, and nobody did wrong.
+class Wrong(OSError):
+    """Not just the bytes arrived that were sent, which another try may mend.
 
-    A connection was lost in a way that its server took for the end; or what the store copied itself
-    had been replaced before.
+    A connection was lost in a way that its server took for the end, or bytes were damaged on their
+    way; or what the store copied itself had been replaced before.
     """
 
 
 def verify(
-    target: End, moved: Iterable[tuple[str, Moved]], seen: dict[str, File] | None = None
+    target: End,
+    moved: Iterable[tuple[str, Moved]],
+    seen: dict[str, File] | None = None,
+    source: End | None = None,
 ) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
@@ -44,6 +48,8 @@ def verify(
         By the name at the target.
     seen : dict of str to File, optional
         Takes what is listed of those that are right.
+    source : End, optional
+        Where they came from, which is asked of those that the store copied itself.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def verify(
             there = each.file if each.arrived else listed.get(name)
             if there is None:  # or its directory is a link, which a listing does not follow
                 there = again(functools.partial(target.file, name))
-            _compare(target, name, each, there)
+            _compare(source, target, name, each, there)
             if seen is not None and not each.arrived:
                 seen[name] = there
         except Exception as error:
@@ -92,15 +98,26 @@ def _listed(target: End, names: Iterable[str]) -> Mapping[str, File]:
     return found
 
 
-def _compare(target: End, name: str, moved: Moved, there: File) -> None:
-    path = target.path(name)
-    reason, kind = None, OSError
+def _compare(source: End | None, target: End, name: str, moved: Moved, there: File) -> None:
+    reason = None
     if there.size != moved.file.size:
-        reason, kind = f"{there.size} bytes arrived of {moved.file.size}", Short
+        reason = f"{there.size} bytes arrived of {moved.file.size}"
+    elif moved.copied and source is not None:
+        if _are_others(source, target, name, moved, there):
+            reason = "the store copied other bytes than it lists of the source"
     elif differs(target, name, there.checksum, moved.passed):
         reason = "other bytes arrived than were sent (their checksum differs)"
-        kind = Short if moved.copied else OSError
     if reason is not None:
+        path = target.path(name)
         with contextlib.suppress(FileNotFoundError):
             target.fs.rm_file(path)
-        raise kind(errno.EIO, f"{reason}: the copy was removed", path)
+        raise Wrong(errno.EIO, f"{reason}: the copy was removed", path)
+
+
+def _are_others(source: End, target: End, name: str, moved: Moved, there: File) -> bool:
+    """Whether a store lists checksums of a file and of its copy that differ, and are both one."""
+    listed = there.checksum
+    if listed is None or matching(listed, moved.passed) is not False:
+        return False
+    own = moved.passed[listed.kind]
+    return target.vouches(name, listed) and source.vouches(moved.file.name, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import random
 import re
 import urllib.parse
@@ -81,9 +82,9 @@ def test_what_is_uploaded(
     with pytest.raises(TransferError) as caught:
         mlartifacts.upload(here, harbour.uri("tree"))
     assert list(caught.value.failures) == [name]
-    network.damage = bytes
     fs, root = mlartifacts.url_to_fs(harbour.uri("tree"))
     assert fs.find(root) == [f"{root}/other"]
+    network.damage = once(changed)
     mlartifacts.upload(here, harbour.uri("tree"))
     assert harbour.stored()[f"tree/{name}"] == MARKED[name]
 
@@ -105,16 +106,19 @@ def refuses(
     tmp_path: Path,
     also: Callable[[bytes], bytes] = bytes,
 ) -> None:
-    change = once(changed)
-    network.damage = lambda body: change(also(body))
+    """A line that damages alike each time is not believed, and one that does once is no matter."""
+    there = plant(tmp_path / "there", {name: b"old"})
+    network.damage = lambda body: changed(also(body))
     with pytest.raises(TransferError) as caught:
-        mlartifacts.download(harbour.uri("tree"), tmp_path / "there")
+        mlartifacts.download(harbour.uri("tree"), there)
     assert list(caught.value.failures) == [name]
     assert "checksum" in str(caught.value)
-    assert set(found(tmp_path / "there")) <= {"other"}
-    network.damage = also
-    mlartifacts.download(harbour.uri("tree"), tmp_path / "there")
-    assert found(tmp_path / "there")[name] == MARKED[name]
+    assert found(there).pop(name) == b"old"
+    assert set(found(there)) <= {name, "other"}
+    change = once(changed)
+    network.damage = lambda body: change(also(body))
+    mlartifacts.download(harbour.uri("tree"), there)
+    assert found(there)[name] == MARKED[name]
 
 
 @pytest.mark.parametrize("store", ["s3", "az", "gcs"])
@@ -234,6 +238,44 @@ def test_parts_of_which_only_the_etag_is_kept(
     refuses(network, harbour, "large", tmp_path)
 
 
+def test_parts_of_several_lengths(
+    behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
+) -> None:
+    """What was made of them as if they were alike is no checksum of theirs."""
+    harbour, _ = behind("s3")
+    bucket = urllib.parse.urlsplit(harbour.base).netloc
+    config = Config(request_checksum_calculation="when_required")
+    s3 = boto3.client("s3", endpoint_url=harbour.server.url, config=config)
+    where = {"Bucket": bucket, "Key": "tree/large"}
+    where["UploadId"] = s3.create_multipart_upload(**where)["UploadId"]
+    ends = [0, 6_000_000, 11_500_000, 18_000_000, len(LARGE)]
+    parts = []
+    for number, (start, end) in enumerate(itertools.pairwise(ends), 1):
+        part = s3.upload_part(**where, PartNumber=number, Body=LARGE[start:end])
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
+    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    s3.close()
+    mlartifacts.download(harbour.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == {"large": LARGE}
+
+
+def test_an_etag_that_is_no_checksum(
+    behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
+) -> None:
+    """An object with a key of somebody's is read twice, and then believed."""
+    harbour, network = behind("s3")
+    bucket = urllib.parse.urlsplit(harbour.base).netloc
+    config = Config(request_checksum_calculation="when_required")
+    s3 = boto3.client("s3", endpoint_url=harbour.server.url, config=config)
+    told = {"ServerSideEncryption": "aws:kms"}
+    s3.put_object(Bucket=bucket, Key="tree/small", Body=SMALL[::-1], **told)
+    s3.close()
+    network.damage = lambda body: SMALL if body == SMALL[::-1] else body
+    mlartifacts.download(harbour.uri("tree"), tmp_path / "there")
+    assert found(tmp_path / "there") == {"small": SMALL}
+    assert len(network.asked("GET", "small")) == 2
+
+
 def test_an_object_that_google_composed(
     behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
 ) -> None:
@@ -256,7 +298,7 @@ def test_what_a_store_copies_itself(
         return body.replace(digest, base64.b64encode(b"of other bytes, ")) if of_copies else body
 
     network.damage = damage
-    with pytest.raises(TransferError, match="checksum differs") as caught:
+    with pytest.raises(TransferError, match="copied other bytes") as caught:
         mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"))
     assert list(caught.value.failures) == ["x"]
     assert "copied/x" not in harbour.stored()
@@ -282,6 +324,52 @@ def test_what_is_replaced_before_its_store_copies_it(
     mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"), callback=Meanwhile())
     assert harbour.stored()["copied/x"] == SMALL[::-1]
     assert harbour.stored()["copied/y"] == SMALL + b"longer"
+
+
+def test_what_s3_copies_otherwise(
+    behind: Callable[[str], tuple[Harbour, Reverse]], tmp_path: Path
+) -> None:
+    """Its ETags are MD5s, as it says of both."""
+    harbour, network = behind("s3")
+    harbour.seed({"tree/x": SMALL, "tree/y": b"y"})
+    copied: list[str] = []
+
+    def copying(request: Request) -> Answer | None:
+        is_copy = "x-amz-copy-source" in map(str.lower, request.headers)
+        if not is_copy or not request.path.endswith("/x"):
+            return None
+        copied.append(request.path)
+        harbour.seed({"copied/x": SMALL[::-1]})
+        result = b"<CopyObjectResult><ETag>1</ETag></CopyObjectResult>"
+        return Answer(200, result, {"Content-Type": "application/xml"})
+
+    network.answer = copying
+    with pytest.raises(TransferError, match="copied other bytes") as caught:
+        mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"))
+    assert list(caught.value.failures) == ["x"]
+    assert len(copied) == 2
+    assert harbour.stored().keys() == {"tree/x", "tree/y", "copied/y"}
+
+
+@pytest.mark.parametrize("name", ["s3", "az", "gcs"])
+def test_a_copy_within_a_store_asks_for_what_was_listed(
+    name: str, behind: Callable[[str], tuple[Harbour, Reverse]]
+) -> None:
+    """And for nothing else: no file is looked at by itself."""
+    harbour, network = behind(name)
+    tree = {f"{number}": b"%d" % number for number in range(20)}
+    harbour.seed({f"tree/{each}": data for each, data in tree.items()})
+    network.requests.clear()
+    mlartifacts.copy(harbour.uri("tree"), harbour.uri("copied"))
+    copies = [each for each in network.requests if each.method in {"PUT", "POST"}]
+    assert len(copies) == 20
+    for each in copies:
+        headers = {header.lower() for header in each.headers}
+        conditions = {"x-amz-copy-source-if-match", "x-ms-source-if-match"} & headers
+        assert conditions or "ifSourceGenerationMatch" in each.path
+    assert not network.asked("HEAD", "tree/")
+    assert len(network.requests) < 30
+    assert harbour.stored().items() >= {f"copied/{n}": data for n, data in tree.items()}.items()
 
 
 def test_a_hasher_of_parts() -> None:

@@ -154,6 +154,7 @@ class _File(AzureBlobFile):  # type: ignore[misc]
                 length=end - start,
                 version_id=self.version_id,
                 max_concurrency=self.fs.max_concurrency or 1,
+                decompress=False,
                 **same,
             )
             data: bytes = await stream.readall()
@@ -529,18 +530,56 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         if end is not None and end <= (start or 0):
             await self._info(path)  # an empty range of a missing file is missing, too
             return b""
+        container, key, version = self.split_path(path)
+        first, most = start, None
+        if end is not None:
+            first, most = start or 0, end - (start or 0)
         try:
-            data: bytes = await super()._cat_file(path, start=start, end=end, **kwargs)
-        except HttpResponseError as error:
-            if error.status_code != 416:
-                raise
-            return b""  # it ends before the range begins
-        except FileNotFoundError as error:
-            container, key, _ = self.split_path(path)
+            async with self._downloading(container, key, version, first, most) as stream:
+                data: bytes = await stream.readall()
+        except ResourceNotFoundError as error:
             if await self._dir_exists(container, key):
                 raise _directory(path) from error
             raise
+        except HttpResponseError as error:
+            if version is not None and error.status_code != 416:
+                raise _missing(path) from error
+            if error.status_code != 416:
+                raise
+            return b""  # it ends before the range begins
         return data
+
+    @contextlib.asynccontextmanager
+    async def _downloading(
+        self,
+        container: str,
+        key: str,
+        version: str | None,
+        start: int | None = None,
+        length: int | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """A blob's bytes as they are stored, which Azure's package would unpack."""
+        async with self.service_client.get_blob_client(container, key) as client:
+            yield await client.download_blob(
+                offset=start,
+                length=length,
+                version_id=version,
+                max_concurrency=self.max_concurrency,
+                decompress=False,
+                **self._timeout_kwargs,
+                **kwargs,
+            )
+
+    async def _get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        if os.path.isdir(lpath):
+            return  # directories come with their files
+        container, key, version = self.split_path(rpath)
+        told = make_callback("download_stream_current", kwargs.get("callback"))
+        asked = (container, key.rstrip("/"), version)
+        async with self._downloading(*asked, raw_response_hook=told) as stream:
+            with open(lpath, "wb") as file:
+                await stream.readinto(file)
 
     async def _pipe_file(self, path: str, value: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("validate_content", True)
@@ -578,7 +617,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         async with self.service_client.get_blob_client(container2, key2) as target:
             try:
                 answer = await begun(
-                    target.start_copy_from_url(source.url),
+                    target.start_copy_from_url(source.url, **kwargs),
                     lambda answer: _end_copy(target, answer["copy_id"]),
                 )
             except ResourceNotFoundError:
@@ -690,6 +729,10 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         return super()._open_whole(path, mode, **kwargs)
 
+    def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
+        same = {"source_etag": version, "source_match_condition": MatchConditions.IfNotModified}
+        self.cp_file(path1, path2, **(same if version else {}))
+
     def do_connect(self) -> None:
         agree(self.root_uri, vars(self))
         super().do_connect()
@@ -766,12 +809,17 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             404: errno.ENOENT,
             408: errno.ETIMEDOUT,
             409: errno.EEXIST if code.endswith("AlreadyExists") else errno.EBUSY,
+            412: errno.ESTALE,
             504: errno.ETIMEDOUT,
         }.get(status or 0, errno.EIO)
+        if code == "Md5Mismatch" or (code == "InvalidOperation" and "MD5" in str(error)):  # Azurite
+            return errno.EIO, "other bytes arrived than were sent (their MD5 differs)"
         if code == "InvalidBlockList":
             return errno.EBUSY, "another write of this blob ended meanwhile"
         if number in {errno.ENOENT, errno.EEXIST}:
             return number, os.strerror(number)
+        if number == errno.ESTALE:
+            return number, "the blob has changed"
         return number, f"{self._host} says {status} {code or error.reason}"
 
     @property

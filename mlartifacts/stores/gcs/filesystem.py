@@ -15,7 +15,8 @@ from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
-from mlartifacts.promises import AsyncArtifactFileSystem, texts, unfit_key
+from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
+from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.uri import server_name_of
 from mlartifacts.writing import WholeWrite
@@ -41,6 +42,9 @@ _LARGE = 2**20
 # What gcsfs ends an upload in one request with.
 _LAST = b"\n--==0==--"
 
+# Google unpacks an object with the content encoding gzip for whoever does not take it packed.
+_AS_STORED = {"Accept-Encoding": "gzip"}
+
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
@@ -55,6 +59,8 @@ async def _ask(
         data = _framed(data)
     if isinstance(data, bytes | bytearray | memoryview) and len(data) > _LARGE:
         data = io.BytesIO(data)  # aiohttp sends it piece by piece, and warns of large bytes
+    if "alt=media" in path:
+        kwargs["headers"] = {**_AS_STORED, **(kwargs.get("headers") or {})}
     with _for_good():
         return await GCSFileSystem._request.__wrapped__(
             self, method, path, *args, data=data, **kwargs
@@ -75,6 +81,7 @@ def _framed(body: bytes) -> bytes:
 
 
 async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:
+    kwargs["headers"] = {**_AS_STORED, **(kwargs.get("headers") or {})}
     with _for_good():
         return await GCSFileSystem._get_file_request.__wrapped__(self, *args, **kwargs)
 
@@ -129,7 +136,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             options["token"], project = _default_login()
             if project:
                 options.setdefault("project", project)
-        options["session_kwargs"] = with_proxy(options.get("session_kwargs") or {})
+        session = {"auto_decompress": False, **(options.get("session_kwargs") or {})}
+        options["session_kwargs"] = with_proxy(session)
         return options
 
     async def _set_session(self) -> aiohttp.ClientSession:
@@ -139,6 +147,9 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             self.session_kwargs = {"connector": connector, **self.session_kwargs}
         session: aiohttp.ClientSession = await super()._set_session()
         return session
+
+    def _get_headers(self, headers: dict[str, str] | None, *args: Any, **kwargs: Any) -> Any:
+        return super()._get_headers({**UNPACKED, **(headers or {})}, *args, **kwargs)
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
         """Bucket, key and generation; ``#`` is part of the name unless `version_aware`."""
@@ -169,6 +180,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EEXIST
             return OSError(number, os.strerror(number), path)
         if code:
+            if code == 412:
+                return OSError(errno.ESTALE, "the object has changed", path)
             known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
             return OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
         if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):
@@ -299,6 +312,29 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             # A tree is copied file by file, and its directories are no objects.
             if await self._kind(path1) != "directory":
                 raise
+
+    def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
+        with self._explaining(path1):
+            synced(self.loop, self._cp_generation, path1, path2, version)
+
+    async def _cp_generation(self, path1: str, path2: str, generation: str | None) -> None:
+        """As gcsfs's ``_cp_file``, which has no condition on the source."""
+        bucket1, key1, _ = self.split_path(path1)
+        bucket2, key2, _ = self.split_path(path2)
+        route, token = "b/{}/o/{}/rewriteTo/b/{}/o/{}", None
+        while True:
+            answer = await self._call(
+                "POST",
+                route,
+                *(bucket1, key1, bucket2, key2),
+                headers={"Content-Type": "application/json"},
+                ifSourceGenerationMatch=generation,
+                rewriteToken=token,
+                json_out=True,
+            )
+            if answer["done"]:
+                return
+            token = answer["rewriteToken"]
 
     async def _mv(self, path1: Any, path2: Any, recursive: bool = False, **kwargs: Any) -> None:
         if isinstance(path1, str) and has_magic(path1) and await self._isfile(path1):

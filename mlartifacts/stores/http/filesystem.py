@@ -60,6 +60,9 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             total=None, sock_connect=seconds or _CONNECT_SECONDS, sock_read=seconds
         )
         client.setdefault("timeout", wait)
+        # Bytes are wanted as they are stored, and pages are asked for unpacked.
+        client["auto_decompress"] = False
+        client["headers"] = {**UNPACKED, **(client.get("headers") or {})}
         if (user := options.pop("username", None)) is not None:
             login = f"{user}:{options.pop('password', '')}".encode()
             header = {"Authorization": f"Basic {base64.b64encode(login).decode()}"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, overload
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from aiobotocore.parsers import AioRestXMLParser
 from botocore.utils import parse_timestamp
 
-__all__ = ["files_listed", "read_quickly"]
+__all__ = ["files_listed", "has_md5", "read_quickly"]
 
 
 def _when(value: Any) -> datetime:
@@ -151,3 +151,17 @@ def files_listed(answer: dict[str, Any], bucket: str) -> Iterator[dict[str, Any]
         entry["size"] = entry["Size"]
         entry["type"] = "file"
         yield entry
+
+
+def has_md5(head: Mapping[str, Any]) -> bool:
+    """Whether an object's ETag is of its bytes, as it is not where a key of somebody's is used.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+
+    Parameters
+    ----------
+    head : mapping
+        What HeadObject says.
+    """
+    encryption = head.get("ServerSideEncryption", "AES256")
+    return encryption == "AES256" and not head.get("SSECustomerAlgorithm")

@@ -31,6 +31,7 @@ from mlartifacts.carrying import Begun
 from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
+from mlartifacts.stores.s3.answers import has_md5
 from mlartifacts.stores.s3.driver import Hung, told_by_name
 
 if TYPE_CHECKING:
@@ -314,8 +315,7 @@ class S3Carrier:
             algorithm = next((name for name in _CHECKSUMS if said.get(f"Checksum{name}")), None)
             if algorithm is None:
                 tag = _TAG_OF_PARTS.fullmatch(said.get("ETag", ""))
-                is_md5 = said.get("ServerSideEncryption", "AES256") == "AES256"
-                if tag is None or part is None or not is_md5 or said.get("SSECustomerAlgorithm"):
+                if tag is None or part is None or not has_md5(said):
                     return None
                 return Checksum(Kind("md5", part), bytes.fromhex(tag[1]), certain=False)
             text, of_parts, _ = said[f"Checksum{algorithm}"].partition("-")

@@ -433,13 +433,27 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             return  # a tree is copied file by file, and its directories are no objects
         if preserve_etag:
             await super()._cp_file(path1, path2, preserve_etag=preserve_etag, **kwargs)
-        elif entry["size"] <= _COPIED_AT_ONCE:
-            await self._copy_basic(path1, path2, **kwargs)
         else:
-            await self._copy_managed(path1, path2, entry["size"], **kwargs)
+            await self._copy_object(path1, path2, entry["size"], None, **kwargs)
+
+    async def _copy_object(
+        self, path1: str, path2: str, size: int, etag: str | None, **kwargs: Any
+    ) -> None:
+        """Copy an object of so many bytes, and none with another ETag than is given."""
+        if size <= _COPIED_AT_ONCE:
+            same = {} if etag is None else {"CopySourceIfMatch": etag}
+            await self._copy_basic(path1, path2, **same, **kwargs)
+        else:
+            await self._copy_managed(path1, path2, size, etag=etag, **kwargs)
 
     async def _copy_managed(
-        self, path1: str, path2: str, size: int, block: int = 50 * 2**20, **kwargs: Any
+        self,
+        path1: str,
+        path2: str,
+        size: int,
+        block: int = 50 * 2**20,
+        etag: str | None = None,
+        **kwargs: Any,
     ) -> None:
         bucket1, key1, version = self.split_path(path1)
         bucket2, key2, _ = self.split_path(path2)
@@ -460,7 +474,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
                     PartNumber=number,
                     CopySource=source,
                     CopySourceRange=f"bytes={first}-{min(first + block, size) - 1}",
-                    CopySourceIfMatch=head["ETag"],
+                    CopySourceIfMatch=etag or head["ETag"],
                 )
                 parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
             await self._call_s3(

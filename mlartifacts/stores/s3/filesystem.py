@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fsspec.asyn import _run_coros_in_chunks
+
 from mlartifacts.carrying import Carrier
+from mlartifacts.checksums import Checksum, Kind
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
@@ -43,6 +47,7 @@ with STORE.driver():
         UnknownSignatureVersionError,
     )
 
+    from mlartifacts.stores.s3.answers import has_md5
     from mlartifacts.stores.s3.driver import Hung, S3Driver
 
 __all__ = ["S3ArtifactFileSystem"]
@@ -78,7 +83,12 @@ _DENIED = {
     "UnauthorizedAccess": _LOGIN,
 }
 
+_DAMAGED = "other bytes arrived than were sent"
 _OTHERS: dict[str, tuple[int, str]] = {
+    **dict.fromkeys(
+        ("BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"),
+        (errno.EIO, _DAMAGED),
+    ),
     "BucketAlreadyExists": (errno.EEXIST, "the name is taken"),
     "BucketAlreadyOwnedByYou": (errno.EEXIST, "the bucket is there already"),
     "BucketNotEmpty": (errno.ENOTEMPTY, "the bucket is not empty"),
@@ -254,6 +264,29 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
 
     def unfit(self, path: str) -> str | None:
         return unfit_key(self.split_path(path)[1])
+
+    def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
+        with self._explaining(path1):
+            synced(self.loop, self._copy_object, path1, path2, size, version)
+
+    def vouches(self, path: str, checksum: Checksum) -> bool:
+        """Whether it is one, and if it is of parts, whether these are as long as it was made of."""
+        with self._explaining(path):
+            is_one: bool = synced(self.loop, self._vouches, path, checksum.kind)
+        return is_one
+
+    async def _vouches(self, path: str, kind: Kind) -> bool:
+        bucket, key, _ = self.split_path(path)
+        head = functools.partial(self._call_s3, "head_object", Bucket=bucket, Key=key)
+        said = await head()
+        if kind.algorithm == "md5" and not has_md5(said):
+            return False
+        if not kind.part:
+            return True
+        parts = -(-said["ContentLength"] // kind.part)
+        asked = [head(PartNumber=number) for number in range(1, parts + 1)]
+        sizes = [part["ContentLength"] for part in await _run_coros_in_chunks(asked)]
+        return set(sizes[:-1]) <= {kind.part} and sum(sizes) == said["ContentLength"]
 
     # ---- Reading -------------------------------------------------------------------------
 
