@@ -377,6 +377,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     lists_md5: ClassVar[bool] = False
     #: Whether a write is told its size where that is known (``open(..., size=)``).
     told_size: ClassVar[bool] = False
+    #: Whether listings show all there is; else a name that is not listed is asked for by itself.
+    lists_all: ClassVar[bool] = True
     #: Whether one listing has all below a directory, in answers of a thousand files or more.
     lists_flat: ClassVar[bool] = False
     #: How many files a transfer moves at once. Few drivers gain from more.
@@ -523,8 +525,17 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         raise NotImplementedError(f"{self.store.schemes[0]}: keeps no time that is given to it.")
 
-    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
-        """What gives ranges of one version of a file, of so many bytes, to several threads."""
+    def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
+        """What gives ranges of one version of a file, to several threads.
+
+        Parameters
+        ----------
+        path : str
+        size : int
+            How many bytes it has.
+        modified : float or None
+            When that version was last changed, where it is known.
+        """
         return functools.partial(self.cat_file, path)
 
     def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:

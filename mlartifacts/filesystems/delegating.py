@@ -333,10 +333,27 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         """Say when a file was last changed, where its store keeps that."""
         self._plainly(path, "set_modified", seconds=seconds)
 
-    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
-        """What gives ranges of one version of a file, of so many bytes, to several threads."""
-        given: Callable[[int, int], bytes] = self._plainly(path, "ranges", size=size)
+    def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
+        """What gives ranges of one version of a file, to several threads."""
+        given: Callable[[int, int], bytes]
+        given = self._plainly(path, "ranges", size=size, modified=modified)
         return given
+
+    def find_surely(self, path: str) -> dict[str, dict[str, Any]]:
+        """The entries of all files below a directory; raises where a store may not say all."""
+        for fs, place in self.everywhere(path):
+            if not fs.lists_all:
+                fs.find_surely(place)
+        found: dict[str, dict[str, Any]] = self.find(path, detail=True)
+        return found
+
+    def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
+        """Copy a file as it was listed, within the store where both lie if that is one."""
+        one, other = self.where(path1), self.where(path2, writing=True)
+        if one is None or other is None or one[0] is not other[0]:
+            self.cp_file(path1, path2)
+        else:
+            one[0].cp_listed(one[1], other[1], size, version)
 
     def vouches(self, path: str, checksum: Checksum) -> bool:
         """Whether what is listed as a file's checksum is one."""

@@ -97,12 +97,15 @@ class Moved:
         The target has said that it holds just these bytes.
     copied : bool
         The store copied it itself, what it was by then.
+    span : (float, float)
+        When it was moved, in seconds since the epoch.
     """
 
     file: File
     passed: Mapping[Kind, Checksum]
     arrived: bool = False
     copied: bool = False
+    span: tuple[float, float] = (0.0, 0.0)
 
 
 class Engine:
@@ -339,10 +342,11 @@ class Engine:
                 given, came = came, None
                 if given is None:
                     file = self._settled(file)
-                began = time.time() + self._ahead_of_us
+                began = time.time()
                 moved = self._once(file, name, passed, given)
-                self._give_time(moved.file, name, began)
-                return moved
+                span = (began, time.time())
+                self._give_time(moved.file, name, began + self._ahead_of_us)
+                return dataclasses.replace(moved, span=span)
             except Stopped:
                 raise
             except Exception as error:
@@ -360,6 +364,9 @@ class Engine:
 
         A small one of another machine is read at once, so that nothing is waited for.
         """
+        if file.unit > 1 and self._keeps_times:
+            # A listing has minutes; the time that is given is that of what is read.
+            file = self._source.file(file.name)
         is_read_at_once = file.size <= _PIECE and not self._source.is_local
         if file.modified is None or is_read_at_once or file.version is not None:
             return file
@@ -373,9 +380,6 @@ class Engine:
         """Give what was moved the time of what was read, unless that tells nothing yet."""
         if not self._keeps_times:
             return
-        if file.unit > 1:  # a minute that a listing has is not the time that is asked for then
-            with contextlib.suppress(OSError):
-                file = self._source.file(file.name)
         modified = given(file, began, 0 if self._target.is_local else 1)
         if modified is not None:
             self._target.give_time(name, modified)
@@ -475,7 +479,7 @@ class Engine:
         if carrier := self._reads(path):
             return lambda start, end: carrier.read(path, start, end, file.version)
         fs = self._source.fs
-        ranges = fs.ranges(path, file.size) if hasattr(fs, "ranges") else None
+        ranges = fs.ranges(path, file.size, file.modified) if hasattr(fs, "ranges") else None
         read = ranges or functools.partial(fs.cat_file, path)
         return lambda start, end: [read(start, end)]
 
@@ -633,6 +637,8 @@ class Engine:
         if file.version is not None and self._reads(path):
             return  # each range was asked of that version
         now = self._source.file(file.name)
+        if now.modified is None and file.modified is not None and now.version is None:
+            now = self._source.timed([now]).get(file.name, now)
         if now.size != file.size or not _is_same(now, file):
             raise OSError(errno.ESTALE, "it changed while it was read", path)
 

@@ -6,8 +6,10 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
-from mlartifacts.transfer.engine import Engine, again
+from mlartifacts.checksums import matching
+from mlartifacts.transfer.engine import Engine, Moved, again
 from mlartifacts.transfer.progress import Progress
+from mlartifacts.transfer.records import Brought
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.transfer.verify import Wrong, verify
 
@@ -21,7 +23,7 @@ def move(
     progress: Progress,
     resume: bool,
     is_wanted: Callable[[], bool] | None = None,
-    brought: dict[str, tuple[File, File | None]] | None = None,
+    brought: dict[str, Brought] | None = None,
 ) -> dict[str, Exception]:
     """Move files, and look whether they arrived; what did not in full is moved once more.
 
@@ -35,8 +37,7 @@ def move(
     is_wanted : callable, optional
         As for :class:`Engine`.
     brought : dict, optional
-        Takes, by name, what was moved, also where that is interrupted: each file as it was read,
-        and as the target lists it, if that was asked.
+        Takes, by name, what was moved, also where that is interrupted.
 
     Returns
     -------
@@ -57,10 +58,10 @@ def move(
             moved, failures = engine.run(files)
             failures |= verify(target, [(each.file.name, each) for each in moved], seen, source)
         finally:
-            names = {each.file.name: each.file for each in engine.moved}
-            right = {n: (file, seen.get(n)) for n, file in names.items() if n not in failures}
-            if brought is not None:
-                brought.update(right)
+            for each in engine.moved:
+                name = each.file.name
+                if brought is not None and name not in failures:
+                    brought[name] = _brought(each, target, seen.get(name))
         return failures
 
     by_name = {file.name: file for file in files}
@@ -74,3 +75,9 @@ def move(
             wrong[name] = again(functools.partial(source.file, name))
     others = {name: error for name, error in failures.items() if name not in wrong}
     return others | once(wrong)
+
+
+def _brought(moved: Moved, target: End, there: File | None) -> Brought:
+    listed = [moved.file.checksum if target.is_local else None, there.checksum if there else None]
+    is_told = moved.arrived or any(matching(each, moved.passed) is True for each in listed)
+    return Brought(moved.file, there, moved.span, is_told)

@@ -7,6 +7,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.patterns import parents
@@ -44,8 +45,11 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     if end.has_directories and (both := sorted(set(directories) & set(names))):
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
     if not getattr(end.fs, "lists_flat", False):  # object stores keep case
+        folds: dict[str, bool] = {}
         for folder, one, other in nearly_equal([*directories, *names]):
-            if _folds_case(end, folder, dry_run):
+            if folder not in folds:
+                folds[folder] = _folds_case(end, folder, dry_run)
+            if folds[folder]:
                 raise InvalidURI(f"{end} takes {one!r} and {other!r} for one name.")
     disk = end.physical()
     if disk.is_local and os.path.lexists(disk.root):
@@ -91,7 +95,7 @@ def nearly_equal(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     seen: dict[tuple[str, str], str] = {}
     for name in names:
         folder, _, step = name.rpartition("/")
-        other = seen.setdefault((folder, step.casefold()), name)
+        other = seen.setdefault((folder, folded(step)), name)
         if other != name:
             yield folder, other, name
 
@@ -123,19 +127,29 @@ def _folds_case(end: End, folder: str, dry_run: bool = False) -> bool:
     inside = path and f"{path.rstrip('/')}/"
     names: set[str] = set()
     with contextlib.suppress(OSError):  # it may be written to, and not read, or is not there
-        names.update(each.rpartition("/")[2] for each in fs.ls(path, detail=False))
+        found = fs.ls(path, detail=True)
+        names.update(each["name"].rpartition("/")[2] for each in found if each["type"] == "file")
     for name in names:
         other = name.swapcase()
         if name.isascii() and other != name:
-            return other not in names and bool(fs.exists(f"{inside}{other}"))
+            return other not in names and _is_read(fs, f"{inside}{other}")
     if dry_run:
         return False
     probe = temporary_beside(inside)
     try:
-        fs.pipe_file(probe, b"")
+        fs.pipe_file(probe, b"?")
     except OSError:
         return False  # nothing else can be written there, either
     try:
-        return bool(fs.exists(f"{inside}{probe.rpartition('/')[2].swapcase()}"))
+        return _is_read(fs, f"{inside}{probe.rpartition('/')[2].swapcase()}")
     finally:
         fs.rm_file(probe)
+
+
+def _is_read(fs: Any, path: str) -> bool:
+    """Whether a file is there under a name, in whichever letters it is listed."""
+    try:
+        fs.cat_file(path, 0, 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -20,8 +20,9 @@ from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
 from mlartifacts.transfer.patterns import PathFilter, Patterns
 from mlartifacts.transfer.plan import Overwrite, compare, unclear
+from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.records import Records
+from mlartifacts.transfer.records import Brought, Records
 from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
 from mlartifacts.transfer.times import is_settled, same_time
 from mlartifacts.transfer.trees import End, File
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
 
+_ASKED_AT_ONCE = 16
 # A file of more bytes is asked about before it is moved again.
 _LARGE = 8 * 2**20
 
@@ -120,7 +122,7 @@ def upload(
     TransferError
         Some files could not be moved, each with its cause; the others were.
     """
-    return _transfer(
+    report, _ = _transfer(
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
@@ -130,6 +132,7 @@ def upload(
         dry_run=dry_run,
         callback=callback,
     )
+    return report
 
 
 def download(
@@ -174,7 +177,7 @@ def download(
         target = _end(f"{temporary}/" if local is None else local, {})
         if not target.is_local:
             raise InvalidURI(f"{target} is no local path: mlartifacts.copy copies between URIs.")
-        report = _transfer(
+        report, is_directory = _transfer(
             source,
             target,
             into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
@@ -186,7 +189,7 @@ def download(
         )
         if dry_run and temporary is not None:
             os.rmdir(temporary)
-        elif not dry_run and not os.path.lexists(report.place) and source.is_directory():
+        elif not dry_run and not os.path.lexists(report.place) and is_directory:
             os.makedirs(report.place)  # there was nothing to put into it
     except BaseException:
         if temporary is not None:
@@ -240,7 +243,7 @@ def copy(
         As for :func:`upload`; with `cluster`: an option or a query that could be secret, or it is
         not a client that is connected.
     """
-    return _transfer(
+    report, _ = _transfer(
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
@@ -251,6 +254,7 @@ def copy(
         callback=callback,
         cluster=cluster,
     )
+    return report
 
 
 def sync(
@@ -293,7 +297,7 @@ def sync(
     paths = PathFilter(include, exclude)
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
-    report = _transfer(
+    report, is_directory = _transfer(
         one,
         other,
         into=False,
@@ -304,14 +308,14 @@ def sync(
         callback=callback,
         surely=delete,
     )
-    if delete and one.is_directory():
+    if delete and is_directory:
         kept = {*report.moved, *report.skipped}
         there: Mapping[str, File] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             there = other.own()
         if "" in there and not other.has_directories:
             there = other.below()
-        doomed = _extra(other, there, paths, kept)
+        doomed = _missing(one, _extra(other, there, paths, kept))
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
@@ -368,6 +372,15 @@ def delete(
     return Report(str(end), tuple(sorted(doomed)), kept, size)
 
 
+def _missing(source: End, names: list[str]) -> list[str]:
+    """Those of some names that the source has not, also where its listings do not show all."""
+    for place in source.everywhere():
+        if names and not getattr(place.fs, "lists_all", True):
+            asked = submit_all(place.has, names, _ASKED_AT_ONCE)
+            names = [n for n, answer in zip(names, asked, strict=True) if not answer.result()]
+    return names
+
+
 def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str]) -> list[str]:
     """What is there and is not kept, under its name or by another one that leads to it."""
     names = paths.among(there, end)
@@ -394,9 +407,11 @@ def _transfer(
     callback: Callback | None,
     cluster: Any = None,
     surely: bool = False,
-) -> Report:
+) -> tuple[Report, bool]:
+    """Move what is to be moved, and say whether the source is a directory."""
     began = time.time()
     files = source.files(surely)
+    is_directory = "" not in files
     if "" in files and (into or target.is_directory()):
         refuse_names([source.name], target, dry_run)
         target = End(target.fs, target.path(source.name))
@@ -416,71 +431,61 @@ def _transfer(
         there = there | target.timed(unclear(compared, files, overwrite, 0))
 
     def same(one: File, other: File) -> bool:
-        is_same = _same_checksum(source, target, one, other)
-        if is_same is not None:
-            return is_same
         # The time of what a store made itself tells nothing of what it was made from.
-        return (target.keeps_times and same_time(one, other)) or records.has(one, other)
+        is_given = target.keeps_times and same_time(one, other) and not records.denies(one)
+        is_known = is_given or records.has(one, other)
+        # A listed one first: without it, there is nothing to compare.
+        listed = one.checksum if target.is_local else other.checksum
+        if listed is None:
+            return is_known
+        far, near = (target, other) if target.is_local else (source, one)
+        made = far.checksum(near, listed.kind)
+        if made is None or made == listed:
+            return made is not None or is_known
+        lister = source if target.is_local else target
+        return is_known and not lister.vouches(one.name, listed)
 
     plan = compare(files, there, overwrite, same)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     if not dry_run and plan.moves:
-        brought: dict[str, tuple[File, File | None]] = {}
+        brought: dict[str, Brought] = {}
         try:
             with Progress(callback, plan.size, len(plan.moves)) as progress:
                 if cluster is None:
                     failures = move(source, target, plan.moves, progress, resume, brought=brought)
                 else:
                     failures = spread(cluster, source, target, plan.moves, progress, resume)
-                    brought |= {f.name: (f, None) for f in plan.moves if f.name not in failures}
+                    span = (began, time.time())
+                    done = [file for file in plan.moves if file.name not in failures]
+                    brought |= {file.name: Brought(file, None, span) for file in done}
         finally:
-            _remember(records, source, target, brought, began)
+            _remember(records, target, brought, began)
         if failures:
             raise TransferError(failures)
-    return Report(place, tuple(sorted(file.name for file in plan.moves)), skipped, plan.size)
+    moved = tuple(sorted(file.name for file in plan.moves))
+    return Report(place, moved, skipped, plan.size), is_directory
 
 
-def _same_checksum(source: End, target: End, one: File, other: File) -> bool | None:
-    # A listed one first: without it, there is nothing to compare.
-    listed = one.checksum if target.is_local else other.checksum
-    if listed is None:
-        return None
-    far, near = (target, other) if target.is_local else (source, one)
-    made = far.checksum(near, listed.kind)
-    return None if made is None else made == listed
-
-
-def _remember(
-    records: Records,
-    source: End,
-    target: End,
-    brought: Mapping[str, tuple[File, File | None]],
-    began: float,
-) -> None:
+def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:
     """Have what was moved known the next time, where neither a checksum nor a time will tell.
 
     Parameters
     ----------
     records : Records
-    source, target : End
-    brought : mapping of str to (File, File or None)
-        What was moved, as it was read, and as the target lists it, where that is known.
+    target : End
+    brought : mapping of str to Brought
     began : float
         When the source was listed.
     """
-    if target.keeps_times and not target.is_local:
-        return
-    records.keep(
-        {
-            name: (file, there)
-            for name, (file, there) in brought.items()
-            if file.version is not None or is_settled(file, began)
-            if not (target.lists_md5(file.size) and (source.is_local or file.checksum is not None))
-            if there is None or not same_time(file, there)
-        },
-        (began, time.time()),
-    )
+    unsure = {}
+    for name, each in brought.items():
+        file, there = each.file, each.there
+        if target.keeps_times and (there is None or (same_time(file, there) and not file.version)):
+            continue
+        if not each.is_told and (file.version is not None or is_settled(file, began)):
+            unsure[name] = each
+    records.keep(unsure)
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

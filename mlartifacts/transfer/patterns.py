@@ -12,6 +12,9 @@ from mlartifacts.transfer.trees import End, File
 
 __all__ = ["PathFilter", "Patterns", "parents"]
 
+# A set of characters, and whether it is of others than these.
+_SET = re.compile(r"\[([!^]?)(\]?[^]]*)\]")
+
 Patterns = str | Iterable[str]
 
 
@@ -88,9 +91,12 @@ def _compile(option: str, pattern: str) -> re.Pattern[str]:
         raise _useless(option, pattern, "names are relative, without empty steps, '.' and '..'")
     if "\\" in pattern:
         raise _useless(option, pattern, "steps end with '/', and [*] stands for a literal '*'")
-    if {"{", "}"} & set(re.sub(r"\[\]?[^]]*\]", "", pattern)):
+    if "[[:" in pattern:
+        raise InvalidConfig(f"{option} has {pattern!r}: write [a-zA-Z] for [[:alpha:]].")
+    if {"{", "}"} & set(_SET.sub("", pattern)):
         raise _useless(option, pattern, "give several patterns for {a,b}, [{] for a literal '{'")
     is_anchored = "/" in pattern.removesuffix("/")
+    steps = _SET.sub(lambda found: f"[{'!' if found[1] else ''}{found[2]}]", steps)
     try:
         body = glob_translate(steps if is_anchored else f"**/{steps}")
     except ValueError as error:

@@ -93,7 +93,7 @@ def unclear(
         if file.modified is None:
             is_asked = file.size >= least
         else:
-            is_asked = file.unit > 1 and _may_be_one(file, other)
+            is_asked = file.unit > 1 and (overwrite == "newer" or _may_be_one(file, other))
         if is_asked:
             found.append(file)
     return found

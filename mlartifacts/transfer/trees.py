@@ -8,6 +8,7 @@ import datetime
 import email.utils
 import errno
 import itertools
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -69,6 +70,8 @@ class File:
         """The file of an entry of a listing."""
         # Google's ETag is another one, too, where nothing but a setting of an object changes.
         version = info.get("ETag") or info.get("generation") or info.get("etag")
+        if str(version).startswith("W/"):
+            version = None  # the server itself says that it may be of other content
         return cls(
             name,
             int(info["size"] or 0),
@@ -148,18 +151,14 @@ class End:
 
     def give_time(self, name: str, modified: float) -> None:
         """Give a file a time, as far as that can be done; who may write a file may not do it."""
-        seconds = int(modified)
-        with contextlib.suppress(OSError):
+        seconds = math.floor(modified)
+        with contextlib.suppress(OSError, OverflowError, ValueError):  # no year of the store's, too
             if self.is_local:
                 path = self.path(name)
                 times = os.stat(path).st_atime_ns, seconds * 10**9 + round(modified % 1 * 1e9)
                 os.utime(path, ns=times)
             else:
                 self.fs.set_modified(self.path(name), seconds)
-
-    def lists_md5(self, size: int) -> bool:
-        """Whether it lists the MD5 of a file of so many bytes that is moved there."""
-        return bool(getattr(self.fs, "lists_md5", False)) and size <= _PIECE
 
     def unfit(self, name: str) -> str | None:
         """Why it cannot hold a name; ``None`` where it can, as far as is known."""
@@ -228,16 +227,23 @@ class End:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
 
+    def has(self, name: str) -> bool:
+        """Whether a name is there; a store that cannot tell raises."""
+        return bool(self.fs.exists(self.path(name)))
+
     def is_link(self) -> bool:
         """Whether it is a link itself, as far as its store says."""
+        root = self.root.rstrip("/")
+        above, _, step = root.rpartition("/")
         if self.is_local:
-            return os.path.islink(self.root.rstrip("/"))
-        if hasattr(self.fs, "realpath"):
-            above, _, step = self.root.rstrip("/").rpartition("/")
-            return bool(step) and self.fs.realpath(self.root) != (
-                f"{self.fs.realpath(above or '/').rstrip('/')}/{step}"
-            )
-        return bool(self.fs.info(self.root).get("islink"))
+            return os.path.islink(root)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if hasattr(self.fs, "realpath"):
+                own = f"{self.fs.realpath(above or '/').rstrip('/')}/{step}"
+                return bool(step) and self.fs.realpath(root) != own
+            if hasattr(self.fs, "links_in"):
+                return root in self.fs.links_in(above or "/")
+        return False
 
     def files(self, surely: bool = False) -> dict[str, File]:
         """Every file, by name; but for what somebody is writing.
@@ -273,9 +279,14 @@ class End:
         files = {name: File.listed(name, info) for name, info in infos.items()}
         return files | self.asked(unknown)
 
+    @property
+    def _tells_links(self) -> bool:
+        """Whether its server says what is a link."""
+        return hasattr(self.fs, "realpath") or hasattr(self.fs, "links_in")
+
     def _listed(self, follow: bool = True, surely: bool = False) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
-        if hasattr(self.fs, "realpath"):
+        if hasattr(self.fs, "realpath") or (self._tells_links and not follow):
             found = dict(_served(self.fs, self.root, follow))
         elif surely and hasattr(self.fs, "find_surely"):
             found = self.fs.find_surely(self.root)
@@ -324,10 +335,12 @@ class End:
         FileNotFoundError
             There is nothing.
         """
-        if not self.is_local and hasattr(self.fs, "realpath") and self.is_directory():
-            return {n: File.listed(n, info) for n, info in self._listed(follow=False).items()}
-        if not self.is_local:
+        if self.is_local:
+            pass
+        elif not self._tells_links or not self.is_directory():
             return self.files()
+        else:
+            return {n: File.listed(n, info) for n, info in self._listed(follow=False).items()}
         if os.path.isdir(self.root):
             return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
         return {"": File.local("", os.lstat(self.root))}
@@ -455,18 +468,22 @@ def _served(fs: Any, root: str, follow: bool) -> Iterator[tuple[str, dict[str, A
 
     Where none is to be followed, a link to a file is one, and a link to a directory nothing.
     """
-    real = fs.realpath(root)
+    real = fs.realpath(root) if follow else root
+    links_in = getattr(fs, "links_in", None)
     pool = Pool(_ASKED_AT_ONCE)
     level: list[tuple[str, tuple[str, ...]]] = [(root, (real,))]
     try:
         while level:
             asked = [pool.submit(fs.ls, folder, True) for folder, _ in level]
             folders, level = level, []
-            for (_, above), entries in zip(folders, asked, strict=True):
-                for info in entries.result():
+            for (folder, above), entries in zip(folders, asked, strict=True):
+                infos = entries.result()
+                is_parent = any(info["type"] == "directory" for info in infos)
+                links = links_in(folder) if links_in and is_parent else frozenset()
+                for info in infos:
                     path = info["name"]
                     there = f"{above[-1].rstrip('/')}/{path.rpartition('/')[2]}"
-                    is_link = info["type"] == "link" or info.get("islink")
+                    is_link = info["type"] == "link" or info.get("islink") or path in links
                     if is_link and follow:
                         if info["type"] == "link":
                             raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", path)
@@ -509,7 +526,7 @@ def _time(info: Mapping[str, Any]) -> float | None:
             parse = email.utils.parsedate_to_datetime if is_of_http else _of_iso
             try:
                 value = parse(value)
-            except ValueError:
+            except (OverflowError, ValueError):
                 continue
         if isinstance(value, datetime.datetime):
             aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)

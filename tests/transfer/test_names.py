@@ -69,6 +69,7 @@ def test_how_long_a_name_may_be_on_linux(tmp_path: Path) -> None:
         (["x/A", "x/a", "x/b"], [("x", "x/A", "x/a")]),
         # Of directories that a disk keeps apart, the files are none of one name.
         (["X", "x", "X/a", "x/A", "x/a"], [("", "X", "x"), ("x", "x/A", "x/a")]),
+        (["\u00e9", "e\u0301"], [("", "\u00e9", "e\u0301")]),
         (["ä.txt", "Ä.TXT"], [("", "ä.txt", "Ä.TXT")]),
         (["a", "b", "a b", "ab/A", "b/a"], []),
     ],
@@ -85,16 +86,16 @@ def folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     mount = tmp_path / "mount"
     mount.mkdir()
-    exists = LocalArtifactFileSystem.exists
+    read = LocalArtifactFileSystem.cat_file
 
-    def folding(self: LocalArtifactFileSystem, path: str, **kwargs: Any) -> bool:
+    def folding(self: LocalArtifactFileSystem, path: str, *args: Any, **kwargs: Any) -> bytes:
         folder, name = os.path.split(path)
-        if not Path(folder).is_relative_to(mount):
-            return exists(self, path, **kwargs)
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        return name.casefold() in map(str.casefold, names)
+        if Path(folder).is_relative_to(mount) and os.path.isdir(folder):
+            names = {each.casefold(): each for each in os.listdir(folder)}
+            path = os.path.join(folder, names.get(name.casefold(), name))
+        return read(self, path, *args, **kwargs)
 
-    monkeypatch.setattr(LocalArtifactFileSystem, "exists", folding)
+    monkeypatch.setattr(LocalArtifactFileSystem, "cat_file", folding)
     return mount
 
 

@@ -245,7 +245,7 @@ def test_delete_touches_what_it_names(s3: Harbour) -> None:
 def test_patterns_that_are_none(here: Path, tmp_path: Path) -> None:
     """A filter that does nothing would be noticed too late."""
     patterns: list[Any] = ["./a.txt", "../x", "", "/", "//a", "b//", "a**", b"a", 3, [None], [], ()]
-    patterns += ["{a,b}.txt", "{a.txt}", "b\\\\c.csv", iter([])]
+    patterns += ["{a,b}.txt", "{a.txt}", "b\\\\c.csv", "[[:alpha:]]*", iter([])]
     for pattern in patterns:
         for choice in ({"include": pattern}, {"exclude": pattern}):
             with pytest.raises(InvalidConfig, match="include|exclude"):
@@ -398,6 +398,27 @@ def test_deletes_follow_no_links_of_a_server(opened: Callable[[str], Harbour], h
         "tree/b/d/e.txt": b"eee",
         "out/x": b"3",
     }
+
+
+@pytest.mark.parametrize("name", ["ftp", "vsftpd"])
+def test_deletes_follow_no_links_of_an_ftp_server(
+    name: str, opened: Callable[[str], Harbour], here: Path
+) -> None:
+    """LIST says what is a link, also where MLSD does not."""
+    store: Any = opened(name)
+    store.seed({"tree/x.log": b"1", "tree/b/y.log": b"2", "out/kept.log": b"3"})
+    for link, place in (("link", "../out"), ("b/link", "../../out")):
+        (store.folder / "tree" / link).symlink_to(place)
+    kept = {"out/kept.log": b"3"}
+    mlartifacts.delete(store.uri("tree"), include="*.log")
+    assert (store.folder / "tree/link").is_symlink()
+    report = mlartifacts.delete(store.uri("tree/link"), include="**")
+    assert report.moved == ("",)
+    assert not (store.folder / "tree/link").is_symlink()
+    mlartifacts.sync(here, store.uri("tree"), delete=True)
+    assert found(store.folder / "out") == {"kept.log": b"3"}
+    mlartifacts.delete(store.uri("tree"))
+    assert found(store.folder) == kept
 
 
 def test_sync_deletes_nothing_that_it_copied_through_a_link(here: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec.callbacks
 import pytest
@@ -221,6 +222,70 @@ def test_a_large_file_that_is_replaced(name: str, opened: Opened, tmp_path: Path
     assert mlartifacts.download(source, there, overwrite="always").read_bytes() == new
 
 
+def test_a_file_of_mlflows_server_that_is_replaced_before_it_is_read(
+    opened: Opened, tmp_path: Path
+) -> None:
+    """After its time was asked for: ranges are of that version, or none."""
+    store: Any = opened("mlflow-artifacts")
+    store.seed({"tree/large": b"A" * 40_000_000})
+    store.age()
+    there = plant(tmp_path / "there", {"large": b"?" * 40_000_000})
+    os.utime(there / "large", (1e9, 1e9))
+
+    class Before(fsspec.callbacks.Callback):  # type: ignore[misc]
+        def set_size(self, size: int) -> None:
+            super().set_size(size)
+            (store.folder / "tree/large").write_bytes(b"B" * 40_000_000)
+            os.utime(store.folder / "tree/large", (time.time() - 30,) * 2)
+
+    mlartifacts.download(store.uri("tree"), there, callback=Before())
+    assert (there / "large").read_bytes() == b"B" * 40_000_000
+    # It has the time of what came.
+    assert mlartifacts.sync(store.uri("tree"), there).moved == ()
+
+
+@pytest.mark.xdist_group("mlflow")
+def test_a_run_behind_mlflows_server(opened: Opened, tmp_path: Path) -> None:
+    """What lies there is told by no checksum, though another store's would be."""
+    store = opened("mlflow-artifacts")
+    run = store.base.rstrip("/").split("/")[-2]
+    here = plant(tmp_path / "here", {"a": b"1", "b": b"2"})
+    assert len(mlartifacts.sync(here, f"runs:/{run}/x").moved) == 2
+    assert mlartifacts.sync(here, f"runs:/{run}/x").moved == ()
+
+
+def test_a_server_that_takes_no_times(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some take SETSTAT and do nothing."""
+    store, here = opened("sftp"), plant(tmp_path / "here", {f"{n}": b"1" for n in range(5)})
+    fs, _ = mlartifacts.url_to_fs(store.uri())
+    monkeypatch.setattr(type(fs), "set_modified", lambda *args: None)
+    assert len(mlartifacts.sync(here, store.uri("tree")).moved) == 5
+    assert mlartifacts.sync(here, store.uri("tree")).moved == ()
+
+
+@pytest.mark.parametrize("target", ["local", "sftp", "ftp", "hdfs", "s3"])
+def test_times_that_a_store_does_not_know(target: str, opened: Opened, tmp_path: Path) -> None:
+    store, here = opened(target), plant(tmp_path / "here", {"old": b"1", "new": b"2"})
+    os.utime(here / "old", (-1, -1))
+    os.utime(here / "new", (15_000_000_000,) * 2)
+    mlartifacts.sync(here, store.uri("tree"))
+    assert store.stored() == {"tree/old": b"1", "tree/new": b"2"}
+
+
+def test_a_time_that_no_calendar_has() -> None:
+    said = "Thu, 01 Jan 99999999999999999999 00:00:00 GMT"
+    assert File.listed("x", {"size": 1, "Last-Modified": said}).modified is None
+    said = "Thu, 01 Jan 2026 00:00:00 +99999999999999999999"
+    assert File.listed("x", {"size": 1, "Last-Modified": said}).modified is None
+
+
+def test_a_weak_etag_is_no_version() -> None:
+    assert File.listed("x", {"size": 1, "ETag": 'W/"1"'}).version is None
+    assert File.listed("x", {"size": 1, "ETag": '"1"'}).version == '"1"'
+
+
 # ---- What is remembered ------------------------------------------------------------------
 
 
@@ -235,14 +300,14 @@ def test_records_are_private_and_hold_no_secret(
     (record,) = (cache / "records-1").iterdir()
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     text = record.read_text()
-    assert list(json.loads(text)) == ["a"]
-    for secret in ("a-secret", "anonymous", "127.0.0.1", "here"):
+    assert len(json.loads(text)) == 1
+    for secret in ("a-secret", "anonymous", "127.0.0.1", "here", '"a"'):
         assert secret not in f"{record.name}{text}"
     assert mlartifacts.sync(here, uri).moved == ()
     # What is no record is none, and a place that cannot be written to costs another move.
     record.write_text("no JSON")
     assert mlartifacts.sync(here, uri).moved == ("a",)
-    record.write_text(json.dumps({"a": ["?"]}))
+    record.write_text(json.dumps({key: ["?"] for key in json.loads(text)}))
     assert mlartifacts.sync(here, uri).moved == ("a",)
     assert mlartifacts.sync(here, uri).moved == ()
     record.unlink()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gzip
 import http.server
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import fsspec.callbacks
 import pytest
 
 import mlartifacts
+from mlartifacts.errors import TransferError
 from mlartifacts.stores.http.pages import is_index
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
@@ -98,6 +101,118 @@ def test_a_page_that_is_no_listing_has_nothing_deleted(
         assert found(there) == TREE
 
 
+def test_what_a_listing_hides_is_not_deleted(static_http: StaticHttp, tmp_path: Path) -> None:
+    """As servers do with names that begin with a dot, and Apache with README files."""
+    folder = plant(static_http.new_folder(), {"a": b"1", "README.md": b"2"})
+    there = plant(tmp_path / "there", {"a": b"1", "README.md": b"2", "old": b"3"})
+    page = f'<title>Index of /{folder.name}/</title><a href="a">a</a></html>'.encode()
+
+    def answer(request: Request) -> Answer | None:
+        return Answer(200, page) if request.path == f"/{folder.name}/" else None
+
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = answer
+        report = mlartifacts.sync(f"{front.url}/{folder.name}/", there, delete=True)
+    assert report.deleted == ("old",)
+    assert set(found(there)) == {"a", "README.md"}
+
+
+@pytest.mark.parametrize("location", ["/", "/other/"])
+def test_an_index_of_another_directory(
+    location: str, static_http: StaticHttp, tmp_path: Path
+) -> None:
+    there = plant(tmp_path / "there", {"a": b"1"})
+    with reverse_proxy.serve(static_http.url) as front:
+
+        def answer(request: Request) -> Answer:
+            if request.path == "/data/":
+                return Answer(302, b"", {"Location": f"{front.url}{location}"})
+            page = f"<title>Index of {location}</title></html>".encode()
+            return Answer(200, page, {"Content-Type": "text/html"})
+
+        front.answer = answer
+        with pytest.raises(OSError, match="index"):
+            mlartifacts.sync(f"{front.url}/data/", there, delete=True)
+    assert found(there) == {"a": b"1"}
+
+
+def test_a_page_that_is_cut_off(tmp_path: Path) -> None:
+    """Without a length, its end is that of the connection."""
+    there = plant(tmp_path / "there", {"a": b"1", "b": b"2"})
+
+    class Cut(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html><title>Index of /data/</title><a href='a'>a</a>")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/data/"
+        try:
+            with pytest.raises(OSError, match="index"):
+                mlartifacts.sync(url, there, delete=True)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert found(there) == {"a": b"1", "b": b"2"}
+
+
+def test_what_was_a_file_when_it_was_listed(static_http: StaticHttp, tmp_path: Path) -> None:
+    """It has nothing that a target could be compared with, whatever it is by now."""
+    folder = plant(static_http.new_folder(), {"dir/a": b"1"})
+    there = plant(tmp_path / "there", {"a": b"mine", "b": b"mine"})
+    asked = []
+
+    def answer(request: Request) -> Answer | None:
+        asked.append(request)
+        is_early = len(asked) < 5 and request.path.endswith("/dir")
+        return Answer(200, b"Please log in", {"Content-Type": "text/html"}) if is_early else None
+
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = answer
+        with contextlib.suppress(TransferError):  # it changed meanwhile
+            mlartifacts.sync(f"{front.url}/{folder.name}/dir", there, delete=True)
+    assert found(there).items() >= {"a": b"mine", "b": b"mine"}.items()
+
+
+def test_a_page_that_is_packed_unasked(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), {"a": b"1"})
+    packed = gzip.compress(b"<title>x</title><a href='a'>a</a>")
+
+    def answer(request: Request) -> Answer | None:
+        told = {"Content-Type": "text/html", "Content-Encoding": "gzip"}
+        return Answer(200, packed, told) if request.path.endswith("/") else None
+
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = answer
+        there = mlartifacts.download(f"{front.url}/{folder.name}/", tmp_path / "there")
+    assert found(there) == {"a": b"1"}
+
+
+def test_an_etag_that_looks_like_a_checksum(static_http: StaticHttp, tmp_path: Path) -> None:
+    folder = plant(static_http.new_folder(), {"a": b"1"})
+
+    def answer(request: Request) -> Answer | None:
+        if not request.path.endswith("/a"):
+            return None
+        told = {"ETag": f'"{"0a" * 16}"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+        return Answer(200, b"1", told)
+
+    with reverse_proxy.serve(static_http.url) as front:
+        front.answer = answer
+        uri = f"{front.url}/{folder.name}/"
+        there = mlartifacts.download(uri, tmp_path / "there")
+        assert mlartifacts.sync(uri, there).moved == ()
+
+
 @pytest.mark.parametrize(
     ("heading", "is_one"),
     [
@@ -111,6 +226,8 @@ def test_a_page_that_is_no_listing_has_nothing_deleted(
         ("<title>localhost - /dir/</title>", True),  # IIS
         ("<title>Sign in - /dir/</title>", False),
         ("<title>Indexes of /dir/</title>", False),
+        ("<title>Index of /</title>", False),
+        ("<title>Index of /other/dir/</title>", False),
         ("<p>Index of /dir/</p>", False),
         ("", False),
     ],

@@ -487,9 +487,10 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         file.seek(begin + size)
         return size
 
-    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+    def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
         path = self._strip_protocol(path)
         file: _File = self._open(path, size=size)
+        file.modified = modified
         return checked(file._fetch_range, path, functools.partial(self._explaining, path))
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:

@@ -134,6 +134,13 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise NotImplementedError(f"This FTP server tells no modification time of {path}.")
         return time  # type: ignore[no-any-return]
 
+    def links_in(self, path: str) -> frozenset[str]:
+        """The paths in a directory that are links, by LIST: MLSD need not tell."""
+        path = self._strip_protocol(path)
+        lines = self._run(lambda c: self._list(c, path), repeatable=True)
+        entries = (parse_line(line) for line in lines)
+        return frozenset(_join(path, e.name) for e in entries if e and e.kind == "link")
+
     def _entries(self, path: str) -> list[Entry] | None:
         """The names in a directory; ``None`` for something that is none."""
         try:
@@ -176,7 +183,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         answer = self._run(lambda c: _answer(c, command, "213"), repeatable=True)
         exact = parse_time(answer or "")
         if exact is None:
-            return None
+            return timedelta()  # it does not know MDTM
         ahead = entry.modified - exact
         zone = round(ahead / _ZONES) * _ZONES
         # Unless it has been written to since it was listed.

@@ -63,6 +63,10 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
     def copies_within(self, path: str) -> bool:
         return False
 
+    def links_in(self, path: str) -> frozenset[str]:
+        with self._explaining(path):
+            return FTPFileSystem.links_in(self, path)
+
     def keeps_times(self, path: str) -> bool:
         """Where the server knows MFMT."""
         return self.sets_times

@@ -8,6 +8,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from fsspec.spec import AbstractBufferedFile
@@ -44,6 +45,9 @@ class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
     **options
         Those of fsspec's buffered files.
     """
+
+    #: When the version that is read was last changed, where that is known.
+    modified: float | None = None
 
     def __init__(
         self, fs: Any, path: str, size: int | None = None, etag: str | None = None, **options: Any
@@ -115,10 +119,15 @@ class RangedFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _is_the_same(self, response: Any) -> None:
         """Refuse another version than the one that was opened."""
-        said = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        changed = response.headers.get("Last-Modified")
+        said = response.headers.get("ETag") or changed
         if self._version is None:
             self._version = said
-        elif said is not None and said != self._version:
+        is_same = said is None or said == self._version
+        if is_same and self.modified is not None and changed:
+            with contextlib.suppress(OverflowError, ValueError):  # it tells nothing
+                is_same = parsedate_to_datetime(changed).timestamp() == self.modified // 1
+        if not is_same:
             raise OSError(errno.ESTALE, "the file changed while it was read", self.path)
 
     def _fetch_range(self, start: int, end: int) -> bytes:

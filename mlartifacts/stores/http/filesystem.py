@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import re
+import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
@@ -48,6 +49,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     """
 
     store = STORE
+    lists_all = False
 
     @classmethod
     def _clean(cls, path: str) -> str:
@@ -167,9 +169,19 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     ) -> list[dict[str, Any]]:
         """The entries of a directory, by its page; where that is to be sure, one that says so."""
         kind = response.headers.get("Content-Type", "text/html")
-        page = await response.text(errors="replace") if "html" in kind else ""
-        if surely and not is_index(page, response.url.host or "", response.url.raw_path):
-            raise OSError(errno.EBADMSG, "the server did not answer with an index of it", url)
+        page = await _text(response, url) if "html" in kind else ""
+        if surely:
+            asked = self.encode_url(url).with_path(
+                f"{self.encode_url(url).raw_path.rstrip('/')}/", encoded=True
+            )
+            is_whole = {"Content-Length", "Transfer-Encoding"} & response.headers.keys() or (
+                page.rstrip().lower().endswith("</html>")
+            )
+            is_of_it = response.url.origin() == asked.origin() and (
+                is_index(page, asked.host or "", response.url.raw_path)
+            )
+            if not is_whole or not is_of_it or response.url.raw_path != asked.raw_path:
+                raise OSError(errno.EBADMSG, "the server did not answer with an index of it", url)
         return self._linked(url, response.url, page)
 
     def find_surely(self, path: str) -> dict[str, dict[str, Any]]:
@@ -210,7 +222,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         said = str(self.info(path).get("Last-Modified", ""))
         try:
             return email.utils.parsedate_to_datetime(said)
-        except ValueError as error:
+        except (OverflowError, ValueError) as error:
             reason = "The server does not say when this was last changed"
             raise OSError(errno.EOPNOTSUPP, reason, path) from error
 
@@ -274,8 +286,9 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             known: bool = synced(self.loop, self._ranged, path)
         return known
 
-    def ranges(self, path: str, size: int) -> Callable[[int, int], bytes]:
+    def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
         file = _File(self, path, {"size": size}, **self._reading({}))
+        file.modified = modified
         return checked(file._fetch_range, path, functools.partial(self._explaining, path))
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
@@ -333,6 +346,20 @@ class _File(RangedFile):
             if response.status != 416:
                 self.fs._raise_not_found_for_status(response, self.path)
             yield response
+
+
+async def _text(response: aiohttp.ClientResponse, url: str) -> str:
+    """The text of a page, which a server may pack though nobody asked for it."""
+    data = await response.read()
+    packing = response.headers.get("Content-Encoding", "identity").lower()
+    if packing in {"gzip", "x-gzip", "deflate"}:
+        try:
+            data = zlib.decompress(data, wbits=zlib.MAX_WBITS | 32)
+        except zlib.error as error:
+            raise OSError(errno.EBADMSG, f"the server's page is no {packing}", url) from error
+    elif packing != "identity":
+        raise OSError(errno.EBADMSG, f"the server's page is packed by {packing}", url)
+    return data.decode(response.charset or "utf-8", "replace")
 
 
 def _for_origin(url: str, headers: dict[str, str]) -> Any:

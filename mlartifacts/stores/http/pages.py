@@ -13,7 +13,8 @@ _HEADING = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1\s*>", re.IGNORECASE | re.DO
 _TAG = re.compile(r"<[^>]*>")
 # Apache, nginx and lighttpd; Python and Tomcat; Jetty; Node's serve-index.
 _INDEX = re.compile(
-    r"(index of|directory listing for|directory:|listing directory)\s+\[?/", re.IGNORECASE
+    r"(?:index of|directory listing for|directory:|listing directory)\s+\[?(/.*?)\]?",
+    re.IGNORECASE,
 )
 
 
@@ -23,7 +24,7 @@ def links(page: str) -> list[str]:
 
 
 def is_index(page: str, host: str, path: str) -> bool:
-    """Whether a page is a web server's own list of a directory, and not a login page, say.
+    """Whether a page is a web server's own list of just this directory, and not a login page, say.
 
     Parameters
     ----------
@@ -36,6 +37,10 @@ def is_index(page: str, host: str, path: str) -> bool:
     headings = [
         " ".join(html.unescape(_TAG.sub("", text)).split()) for _, text in _HEADING.findall(page)
     ]
+    named = unquote(path)
     # Caddy shows the path alone.
-    whole = {unquote(path), f"{host} - {unquote(path)}"}
-    return any(_INDEX.match(heading) or heading in whole for heading in headings)
+    return any(
+        heading in {named, f"{host} - {named}"}
+        or ((found := _INDEX.fullmatch(heading)) and f"{found[1].rstrip('/')}/" == named)
+        for heading in headings
+    )
