@@ -61,7 +61,7 @@ def move(
             for each in engine.moved:
                 name = each.file.name
                 if brought is not None and name not in failures:
-                    brought[name] = _brought(each, target, seen.get(name))
+                    brought[name] = _brought(source, target, each, seen.get(name))
         return failures
 
     by_name = {file.name: file for file in files}
@@ -77,7 +77,14 @@ def move(
     return others | once(wrong)
 
 
-def _brought(moved: Moved, target: End, there: File | None) -> Brought:
-    listed = [moved.file.checksum if target.is_local else None, there.checksum if there else None]
-    is_told = moved.arrived or any(matching(each, moved.passed) is True for each in listed)
+def _brought(source: End, target: End, moved: Moved, there: File | None) -> Brought:
+    listed = moved.file.checksum
+    if target.is_local:
+        is_told = matching(listed, moved.passed) is True
+    else:
+        kept = there.checksum if there else None
+        # The source must be able to tell it the next time, too.
+        is_told = (source.is_local or listed is not None) and (
+            moved.arrived or matching(kept, moved.passed) is True
+        )
     return Brought(moved.file, there, moved.span, is_told)
