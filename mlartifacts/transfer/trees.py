@@ -145,9 +145,11 @@ class End:
     @property
     def keeps_times(self) -> bool:
         """Whether files can be given the time of what they are copies of."""
-        return self.is_local or (
-            hasattr(self.fs, "keeps_times") and bool(self.fs.keeps_times(self.root))
-        )
+        if self.is_local or not hasattr(self.fs, "keeps_times"):
+            return self.is_local
+        with contextlib.suppress(OSError):  # a server that cannot be asked fails for each file
+            return bool(self.fs.keeps_times(self.root))
+        return False
 
     def give_time(self, name: str, modified: float) -> None:
         """Give a file a time, as far as that can be done; who may write a file may not do it."""

@@ -643,6 +643,16 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path, here: Path, s3: Har
     assert set(found(target)) == {f"file {n}" for n in range(20)} - {"file 7"}
 
 
+def test_a_login_that_is_refused(opened: Callable[[str], Harbour], here: Path) -> None:
+    """By the builtin, for each file: nothing else of the server's is raised before."""
+    wrong = opened("ftp").wrong_credentials()
+    assert wrong is not None
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(here, wrong.uri)
+    assert caught.value.failures.keys() == found(here).keys()
+    assert all(isinstance(each, PermissionError) for each in caught.value.failures.values())
+
+
 def test_a_message_is_short(tmp_path: Path) -> None:
     here = plant(tmp_path / "here", {f"file {n}": b"x" for n in range(1000)})
     plant(tmp_path / "there", {f"file {n}/x": b"x" for n in range(1000)})

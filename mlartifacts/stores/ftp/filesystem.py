@@ -69,7 +69,8 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
 
     def keeps_times(self, path: str) -> bool:
         """Where the server knows MFMT."""
-        return self.sets_times
+        with self._explaining(path):
+            return self.sets_times
 
     def set_modified(self, path: str, seconds: int) -> None:
         with self._explaining(path):

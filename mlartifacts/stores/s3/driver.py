@@ -38,7 +38,7 @@ from mlartifacts.stores.s3.answers import files_listed, read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["Hung", "S3Driver", "told_by_name"]
+__all__ = ["DIRECTORY_BUCKET", "Hung", "S3Driver", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -60,7 +60,7 @@ _COPIED_AT_ONCE = 150 * 2**20
 # How many keys S3 deletes in one request, and lists in one answer.
 _DELETED_AT_ONCE = 1000
 # How the names of buckets end that list nothing but what is below a directory.
-_DIRECTORY_BUCKET = "--x-s3"
+DIRECTORY_BUCKET = "--x-s3"
 # Turns of the event loop after which a request that has a connection is on its way.
 _UNTIL_SENT = 3
 
@@ -286,7 +286,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
 
     async def _beginning_with(self, bucket: str, name: str) -> list[dict[str, Any]] | None:
         """The entries of all keys that begin with a name; ``None`` where it takes more requests."""
-        if self.version_aware or bucket.endswith(_DIRECTORY_BUCKET):
+        if self.version_aware or bucket.endswith(DIRECTORY_BUCKET):
             return None
         try:
             answer = await self._list_page(bucket, name)

@@ -48,7 +48,7 @@ with STORE.driver():
     )
 
     from mlartifacts.stores.s3.answers import has_md5
-    from mlartifacts.stores.s3.driver import Hung, S3Driver
+    from mlartifacts.stores.s3.driver import DIRECTORY_BUCKET, Hung, S3Driver
 
 __all__ = ["S3ArtifactFileSystem"]
 
@@ -280,7 +280,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         head = functools.partial(self._call_s3, "head_object", Bucket=bucket, Key=key)
         said = await head()
         # A directory bucket's ETags are none.
-        if kind.algorithm == "md5" and (bucket.endswith("--x-s3") or not has_md5(said)):
+        if kind.algorithm == "md5" and (bucket.endswith(DIRECTORY_BUCKET) or not has_md5(said)):
             return False
         if not kind.part:
             return True
