@@ -199,8 +199,6 @@ class _State:
         marks, is_version = [], True
         for name, file in sorted(files.items()):
             version = file.version
-            if version is not None and version.startswith("W/"):
-                version = None  # the server itself says that it may be of other content
             marks.append([name, file.size, version or file.modified])
             if source.is_local:
                 status = os.stat(source.path(name))

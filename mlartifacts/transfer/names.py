@@ -79,7 +79,7 @@ def respelled(names: Iterable[str], there: Mapping[str, File], end: End) -> dict
     dict of str to File
         By the name that is not listed.
     """
-    listed = {folded(name): name for name in there}
+    listed = {folded(name) for name in there}
     unsure = [name for name in names if name not in there and folded(name) in listed]
     return end.asked(unsure)
 

@@ -35,6 +35,9 @@ _TIMES = (
 )
 
 
+_parse_iso = datetime.datetime.fromisoformat
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file.
@@ -337,11 +340,9 @@ class End:
         FileNotFoundError
             There is nothing.
         """
-        if self.is_local:
-            pass
-        elif not self._tells_links or not self.is_directory():
-            return self.files()
-        else:
+        if not self.is_local:
+            if not self._tells_links or not self.is_directory():
+                return self.files()
             return {n: File.listed(n, info) for n, info in self._listed(follow=False).items()}
         if os.path.isdir(self.root):
             return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
@@ -525,7 +526,7 @@ def _time(info: Mapping[str, Any]) -> float | None:
             return float(value)
         if isinstance(value, str):
             is_of_http = name == "Last-Modified"
-            parse = email.utils.parsedate_to_datetime if is_of_http else _of_iso
+            parse = email.utils.parsedate_to_datetime if is_of_http else _parse_iso
             try:
                 value = parse(value)
             except (OverflowError, ValueError):
@@ -534,6 +535,3 @@ def _time(info: Mapping[str, Any]) -> float | None:
             aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
             return aware.timestamp()
     return None
-
-
-_of_iso = datetime.datetime.fromisoformat
