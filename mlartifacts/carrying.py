@@ -27,6 +27,9 @@ class Carrier(Protocol):
     def takes(self, path: str) -> bool:
         """Whether it can carry a file of this name."""
 
+    def sends(self, path: str, size: int) -> bool:
+        """Whether it can write a file of this name and of so many bytes."""
+
     def read(
         self, path: str, start: int, end: int, version: str | None, whole: bool = False
     ) -> list[Any]:

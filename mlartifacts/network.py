@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["sockets", "way", "with_proxy"]
 
+# Bytes of an upload that the system takes before it sends them.
+_UNSENT = 2**18
+
 
 def way(url: yarl.URL) -> tuple[yarl.URL | None, dict[str, str]]:
     """The proxy through which a server is reached, as the environment names it now.
@@ -76,7 +79,9 @@ def with_proxy(session: dict[str, Any]) -> dict[str, Any]:
 def sockets(timeout: float) -> Callable[[Any], socket.socket]:
     """Make sockets that end an upload which the server does not take.
 
-    aiohttp has timeouts for connecting and reading alone. Other systems than Linux wait.
+    aiohttp has timeouts for connecting and reading alone. Its wait for an answer begins once the
+    system has taken the body, so that the system must not take much more than it has sent: a slow
+    line is not silent. Other systems than Linux wait.
     """
 
     def make(address: Any) -> socket.socket:
@@ -84,6 +89,7 @@ def sockets(timeout: float) -> Callable[[Any], socket.socket]:
         made = socket.socket(family, kind, protocol)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         return made
 
     return make

@@ -231,8 +231,15 @@ class WholeWrite(io.BufferedIOBase):
         if threading.current_thread().name == _DRIVERS_THREAD:
             # Collected there: it cannot wait for itself.
             threading.Thread(target=self._clean_up).start()
+        elif isinstance(self._failure or sys.exc_info()[1], TimeoutError):
+            # A server that is silent is not waited for a second time.
+            threading.Thread(target=self._clean_up_in_vain, daemon=True).start()
         else:
             self._clean_up()
+
+    def _clean_up_in_vain(self) -> None:
+        with contextlib.suppress(Exception):
+            self._abandon()
 
     def _clean_up(self) -> None:
         try:

@@ -32,6 +32,11 @@ class DelegatingCarrier:
         """Whether the store of a path has a carrier that takes it."""
         return self._found(path) is not None
 
+    def sends(self, path: str, size: int) -> bool:
+        """Whether the carrier of the store writes so many bytes."""
+        found = self._found(path)
+        return found is not None and found[0].sends(found[1].path, size)
+
     def read(
         self, path: str, start: int, end: int, version: str | None, whole: bool = False
     ) -> list[Any]:

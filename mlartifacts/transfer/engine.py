@@ -25,6 +25,7 @@ from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.promises import stoppable
 from mlartifacts.transfer.landing import Damaged, Landing, growing
+from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.pool import Budget, Pool, Stopped, submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.times import given, same_time, until_settled
@@ -150,6 +151,9 @@ class Engine:
         # What ends the writes that go on.
         self._open: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
+        self._outage = Outage()
+        # Where that is.
+        self._failing = target
         self._is_one = (
             source.fs is target.fs
             and not source.is_local
@@ -162,15 +166,20 @@ class Engine:
         self._block = min(_BLOCK, block or _BLOCK)
         self._piece = min(_PIECE, piece or _PIECE)
         # A driver has copies of its own (of what it joins, of a body), and they are kept a while.
-        ends = [(source, self._reader), (target, self._writer)]
-        self._is_carried = all(end.is_local or carrier for end, carrier in ends)
+        is_read = source.is_local or self._reader is not None
+        is_written = target.is_local or self._writes(target.path("x"), _PIECE) is not None
+        self._is_carried = is_read and is_written
         self._copies = 2 if self._is_carried else 6
         reads_singly = self._reader is not None or not target.is_local
         self._together = 0 if reads_singly else getattr(source.fs, "files_together", 0)
         self._lists_md5 = bool(getattr(target.fs, "lists_md5", False))
-        self._keeps_times = target.keeps_times
         # By how much the source's clock is ahead, at least.
         self._ahead_of_us = 0.0
+
+    @functools.cached_property
+    def _keeps_times(self) -> bool:
+        """Whether the target keeps times; a server is not asked before it has taken a file."""
+        return self._target.keeps_times
 
     def run(self, files: Mapping[str, File]) -> tuple[list[Moved], dict[str, Exception]]:
         """Move files, each to the name that it is given.
@@ -313,11 +322,25 @@ class Engine:
         failures: dict[str, Exception],
         came: bytes | Exception | None = None,
     ) -> None:
-        try:
-            moved.append(self._move(file, name, came))
-        except Exception as error:
-            failures[name] = error
+        if self._outage.error is not None:
+            failures[name] = self._outage.error_of(self._failing.path(name))
+        else:
+            begun = self._outage.begin()
+            try:
+                moved.append(self._move(file, name, came))
+                self._outage.arrive()
+            except Exception as error:
+                failures[name] = error
+                self._fail(error, file, begun)
         self._progress.file_done()
+
+    def _fail(self, error: Exception, file: File, begun: int) -> None:
+        """Find out whether a failure means that the rest would fail, too."""
+        if not all(map(_are_in_one_store, (self._source, self._target))):
+            return
+        self._outage.fail(error, begun)
+        is_of_source = getattr(error, "filename", None) == self._source.path(file.name)
+        self._failing = self._source if is_of_source else self._target
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
@@ -352,12 +375,13 @@ class Engine:
             except Exception as error:
                 passed.take_back()
                 damages += isinstance(error, Damaged)
-                if tries >= _TRIES or damages > 1 or not _is_transient(error):
+                is_last = tries >= _TRIES or damages > 1 or self._outage.error is not None
+                if is_last or not _is_transient(error):
                     raise
                 changed = isinstance(error, OSError) and error.errno == errno.ESTALE
             if changed:
                 file = self._source.file(file.name)
-            _wait(tries)
+            self._budget.wait(_pause(tries))
 
     def _settled(self, file: File) -> File:
         """A file as it is once a change of it would show, where that is soon.
@@ -409,7 +433,7 @@ class Engine:
         with self._budget.holding(self._held(target, file.size)):
             if self._target.is_local:
                 self._download(file, target, hasher, passed)
-            elif self._writes(target):
+            elif self._writes(target, file.size):
                 self._carry(file, target, hasher, passed)
             else:
                 self._stream(file, target, hasher, passed)
@@ -432,7 +456,7 @@ class Engine:
         read = 1 if self._source.is_local else self._ahead(_PIECE, self._reader) + 1
         if self._target.is_local:
             return read * _PIECE
-        if self._writes(target):
+        if self._writes(target, size):
             part, ahead = self._parts(size)
             # The piece at hand is one of the part that is gathered.
             return (read - 1) * _PIECE + (ahead + 1) * part
@@ -464,15 +488,15 @@ class Engine:
         if file.checksum is not None:
             kinds.add(file.checksum.kind)
         # S3 lists no MD5 of what comes in parts.
-        if self._lists_md5 and (file.size <= _PIECE or not self._writes(target)):
+        if self._lists_md5 and (file.size <= _PIECE or not self._writes(target, file.size)):
             kinds.add(MD5)
         return kinds
 
     def _reads(self, path: str) -> Carrier | None:
         return self._reader if self._reader is not None and self._reader.takes(path) else None
 
-    def _writes(self, path: str) -> Carrier | None:
-        return self._writer if self._writer is not None and self._writer.takes(path) else None
+    def _writes(self, path: str, size: int) -> Carrier | None:
+        return self._writer if self._writer is not None and self._writer.sends(path, size) else None
 
     def _reading(self, path: str, file: File) -> Callable[[int, int], list[Any]]:
         """What gives ranges of a file, all of one version where its store tells versions."""
@@ -502,7 +526,7 @@ class Engine:
 
     def _put(self, target: str, data: list[Any]) -> Checksum | None:
         """Write a small file; the checksum that its store says of it at once, if it says one."""
-        if carrier := self._writes(target):
+        if carrier := self._writes(target, sum(map(len, data))):
             return carrier.write(target, data[0] if len(data) == 1 else b"".join(data))
         if not self._target.is_local:
             self._target.fs.pipe_file(target, b"".join(data))
@@ -787,12 +811,13 @@ def again(act: Callable[[], T]) -> T:
         except Exception as error:
             if tries >= _TRIES or not _is_transient(error):
                 raise
-        _wait(tries)
+        time.sleep(_pause(tries))
 
 
-def _wait(tries: int) -> None:
+def _pause(tries: int) -> float:
+    """Seconds to wait before another try."""
     longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
-    time.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret hangs on it)
+    return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
 
 
 def _is_transient(error: Exception) -> bool:

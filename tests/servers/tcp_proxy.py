@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import socket
 import struct
@@ -160,6 +161,8 @@ class Proxy:
         What passed, heads included.
     delay, drag
         Seconds to wait before each piece goes to the client, and to the server.
+    rate
+        Bytes a second that pass on each connection, either way. None: all.
     swallow
         Keep back everything that the server answers, as a network that lost the way back.
     swallow_after
@@ -186,6 +189,7 @@ class Proxy:
         *,
         passive: bool = False,
         listen: tuple[str, int] = (LOOPBACK, 0),
+        buffer: int | None = None,
     ) -> None:
         self._target = (host, port)
         self._scheme = scheme
@@ -199,6 +203,7 @@ class Proxy:
         self.bytes_to_client = 0
         self.bytes_to_server = 0
         self.delay = self.drag = 0.0
+        self.rate: float | None = None
         self.swallow = False
         self.swallow_after: int | None = None
         self.cut_after: int | None = None
@@ -207,6 +212,8 @@ class Proxy:
         self.last = False
         self.cuts = 0
         self._listener = socket.create_server(listen, backlog=128)
+        if buffer is not None:  # of the system, for what clients send
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.host: str
         self.port: int
         self.host, self.port = self._listener.getsockname()[:2]
@@ -224,6 +231,7 @@ class Proxy:
             self.requests.clear()  # the list that open connections add to
             self.connections = self.bytes_to_client = self.bytes_to_server = 0
             self.delay, self.drag, self.swallow, self.cuts = 0.0, 0.0, False, 0
+            self.rate = None
             self.swallow_after = self.cut_after = self.cut_after_sent = self.most = None
 
     def methods(self) -> list[str]:
@@ -304,8 +312,8 @@ class Proxy:
         client, server = relay.client, relay.server
         try:
             while data := client.recv(1 << 16):
-                if self.drag:
-                    time.sleep(self.drag)
+                if self.drag or self.rate:
+                    time.sleep(self.drag + len(data) / (self.rate or math.inf))
                 with self._lock:
                     data, self.cut_after_sent, all_ = _before(data, self.cut_after_sent)
                     data, one = relay.take(data, self.most)
@@ -323,8 +331,8 @@ class Proxy:
         client, server, found = relay.client, relay.server, relay.found
         try:
             while data := server.recv(1 << 16):
-                if self.delay:
-                    time.sleep(self.delay)
+                if self.delay or self.rate:
+                    time.sleep(self.delay + len(data) / (self.rate or math.inf))
                 if self.swallow:
                     continue
                 if relay.commands:
@@ -393,16 +401,17 @@ def _reset(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxied(url: str, *, passive: bool = False) -> Iterator[Proxy]:
+def proxied(url: str, *, passive: bool = False, buffer: int | None = None) -> Iterator[Proxy]:
     """Stand in front of a server: its URL with host and port, whatever the scheme.
 
-    With `passive`, FTP's transfers pass, too.
+    With `passive`, FTP's transfers pass, too. With `buffer`, no more of an upload is taken ahead.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.hostname is None or parts.port is None:
         raise ValueError(f"no host and port in {url!r}")
     userinfo, at, _ = parts.netloc.rpartition("@")
-    proxy = Proxy(parts.hostname, parts.port, parts.scheme, userinfo + at, passive=passive)
+    login = userinfo + at
+    proxy = Proxy(parts.hostname, parts.port, parts.scheme, login, passive=passive, buffer=buffer)
     try:
         yield proxy
     finally:

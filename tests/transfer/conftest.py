@@ -94,7 +94,9 @@ def line(
 
         def open_(name: str) -> Line:
             store = opened(name)
-            proxy = stack.enter_context(proxied(store.server.url, passive=name == "ftp"))
+            proxy = stack.enter_context(
+                proxied(store.server.url, passive=name == "ftp", buffer=2**16)
+            )
             behind(store, proxy.host, proxy.port, monkeypatch)
             bulk = proxy
             if name == "hdfs":

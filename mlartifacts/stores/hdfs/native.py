@@ -3,7 +3,8 @@
 What to know of it (0.14):
 
 - It has no timeout. A server that hangs holds a call forever, so each call runs in a thread
-  that is left behind when its time is up (the calls release the interpreter's lock).
+  that is left behind once nothing was heard for that long (the calls release the interpreter's
+  lock).
 - An error of the cluster is a ``RuntimeError`` whose text holds the Java exception's name.
 - A simple cluster's user comes from ``HADOOP_USER_NAME``, at each connection, and from
   nowhere else. With Kerberos, a ticket cache needs its principal named beside it.
@@ -24,6 +25,7 @@ import re
 import struct
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,8 +39,9 @@ __all__ = ["NativeDriver"]
 
 T = TypeVar("T")
 
-# Bytes read in one call: what a slow server must manage within the timeout.
+# Bytes read in one call, and written: the latter must arrive within the timeout.
 _PIECE = 2**24
+_WRITTEN = 2**18
 
 _RPC = re.compile(r'(?:Fatal)?RPCError\("([\w.$]+)", "(.*)"\)', re.DOTALL)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -237,7 +240,11 @@ class _Reader:
 
     def _piece(self, start: int, length: int) -> bytes:
         # Twice as fast as read_range, which waits for each packet to be copied.
-        return b"".join(self._file.read_range_stream(start, length))
+        pieces = []
+        for piece in self._file.read_range_stream(start, length):
+            _heard()
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def close(self) -> None:
         self._file.close()
@@ -249,7 +256,12 @@ class _Writer:
         self._call = call
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._call(self._file.write, data)
+        self._call(self._write, memoryview(data))
+
+    def _write(self, data: memoryview) -> None:
+        for start in range(0, len(data), _WRITTEN):
+            self._file.write(data[start : start + _WRITTEN])
+            _heard()
 
     def close(self) -> None:
         self._call(self._file.close)
@@ -269,11 +281,9 @@ class _Calls:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker()
+        worker.last.at = time.monotonic()
         worker.tasks.put((function, args))
-        try:
-            value, error = worker.results.get(timeout=self._timeout)
-        except queue.Empty:
-            raise TimeoutError from None
+        value, error = self._result(worker)
         self._idle.append(worker)
         if error is not None:
             try:
@@ -282,20 +292,52 @@ class _Calls:
                 del error  # or the error and this frame would keep each other alive
         return value  # type: ignore[no-any-return]
 
+    def _result(self, worker: _Worker) -> tuple[Any, BaseException | None]:
+        left = self._timeout
+        while True:
+            try:
+                return worker.results.get(timeout=left)  # type: ignore[no-any-return]
+            except queue.Empty:
+                assert self._timeout is not None
+                left = worker.last.at + self._timeout - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError from None
+
+
+class _Last:
+    """When something was last heard of a call."""
+
+    at = 0.0
+
+
+# The call that a thread is at.
+_current = threading.local()
+
+
+def _heard() -> None:
+    """Say that the server does something for this thread's call."""
+    if hasattr(_current, "last"):
+        _current.last.at = time.monotonic()
+
 
 class _Worker:
     def __init__(self) -> None:
+        self.last = _Last()
         self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(
-            target=_work, args=(self.tasks, self.results), name="hdfs-native", daemon=True
+            target=_work,
+            args=(self.tasks, self.results, self.last),
+            name="hdfs-native",
+            daemon=True,
         ).start()
 
     def __del__(self) -> None:
         self.tasks.put(None)
 
 
-def _work(tasks: queue.SimpleQueue[Any], results: queue.SimpleQueue[Any]) -> None:
+def _work(tasks: queue.SimpleQueue[Any], results: queue.SimpleQueue[Any], last: _Last) -> None:
+    _current.last = last
     while (task := tasks.get()) is not None:
         function, args = task
         result: tuple[Any, BaseException | None]

@@ -213,6 +213,7 @@ async def _settings(fs: Any, bucket: str) -> dict[str, Any] | None:
     return {
         "options": options,
         "wait": config.read_timeout,
+        "is_wait_set": fs.config_kwargs.get("read_timeout") is not None,
         "retries": retries,
         "store": settings,
     }
@@ -277,6 +278,14 @@ class S3Carrier:
     def takes(self, path: str) -> bool:
         """Whether obstore can say the name."""
         return path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
+
+    def sends(self, path: str, size: int) -> bool:
+        """Whether obstore also ends an upload in time that the server does not take.
+
+        Its wait for an answer begins with the upload, so that it must be longer by what a slow
+        line may take. Where the user sets the wait, s3fs keeps to it.
+        """
+        return self.takes(path) and (size <= _AT_ONCE_SENT or not self._settings["is_wait_set"])
 
     def read(
         self, path: str, start: int, end: int, version: str | None, whole: bool = False

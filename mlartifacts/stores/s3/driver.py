@@ -24,7 +24,7 @@ import math
 import mimetypes
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
@@ -71,7 +71,7 @@ _uploads: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.Cont
 
 
 class Hung(Exception):
-    """A timeout, in a type that s3fs does not try again: one wait is what was asked for."""
+    """A timeout, in a type that nobody tries again: one wait is what was asked for."""
 
 
 class S3Driver(S3FileSystem):  # type: ignore[misc]
@@ -110,6 +110,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         client = await super().set_session(*args, **kwargs)
         if client is not self._expecting_nothing:
             client.meta.events.register("request-created.s3", _expect_nothing)
+            client.meta.events.register_first("needs-retry.s3", _give_up)
             read_quickly(self.session, client)
             self._expecting_nothing = client
         return client
@@ -125,7 +126,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         client = await self.get_s3(kwargs.get("Bucket"))
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        asking = _error_wrapper(_once(call), kwargs=arguments, retries=self.retries)
+        asking = _error_wrapper(call, kwargs=arguments, retries=self.retries)
         if method != "create_multipart_upload":
             return await asking
 
@@ -553,17 +554,14 @@ def _refusal(error: BaseException | None) -> str:
     return ""
 
 
-def _once(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a client's method raise its timeouts in a type that s3fs does not try again."""
-
-    @functools.wraps(call)
-    async def call_once(**kwargs: Any) -> Any:
-        try:
-            return await call(**kwargs)
-        except (ConnectTimeoutError, ReadTimeoutError) as error:
-            raise Hung(str(error)) from error
-
-    return call_once
+def _give_up(caught_exception: BaseException | None = None, **kwargs: Any) -> None:
+    """Have botocore, which asks whether to try again, raise a timeout at once."""
+    if isinstance(caught_exception, ConnectTimeoutError | ReadTimeoutError) or (
+        # The system's, which ends an upload that the server does not take.
+        isinstance(cause := getattr(caught_exception, "__context__", None), OSError)
+        and cause.errno == errno.ETIMEDOUT
+    ):
+        raise Hung(str(caught_exception)) from caught_exception
 
 
 def _expect_nothing(request: Any, **kwargs: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import math
 import os
 import random
 import socket
@@ -36,6 +37,9 @@ LOST = (
 # is noticed after four intervals.
 _CONNECT_SECONDS = 30
 _KEEPALIVE_SECONDS = 15
+
+# How long an operation that is given up may take to end.
+_CANCELLING_SECONDS = 1
 
 # sshd drops fresh connections at random when many arrive at once (MaxStartups), as they do when
 # a cluster's workers begin.
@@ -74,11 +78,27 @@ class Channels(SFTPSoftChannelPool):  # type: ignore[misc]
     def _THRESHOLD(self) -> int:  # noqa: N802  (sshfs's name)
         return _shared_by.get()
 
+    #: When the server last answered, by the loop's clock.
+    heard = 0.0
+
     async def _maybe_new_channel(self) -> Any:
         channel, operations = self._least_used()
         if channel is not None and operations < self._THRESHOLD:
             return None  # another one opened it, for which this one waited
-        return await super()._maybe_new_channel()
+        channel = await super()._maybe_new_channel()
+        if channel is not None:
+            self._listen(channel._handler)
+        return channel
+
+    def _listen(self, handler: Any) -> None:
+        """Take the time of every answer; asyncssh gives each to its log."""
+        loop, log = asyncio.get_running_loop(), handler.log_received_packet
+
+        def heard(*packet: Any) -> None:
+            self.heard = loop.time()
+            log(*packet)
+
+        handler.log_received_packet = heard
 
 
 class _Session(NamedTuple):
@@ -99,14 +119,22 @@ class Connections:
         asyncssh's options.
     pool_of : callable
         Makes sshfs's pool of channels for a connection.
+    timeout : float or None
+        Seconds that the server may be silent.
     """
 
     def __init__(
-        self, host: str, arguments: Mapping[str, Any], pool_of: Callable[[Any], Any]
+        self,
+        host: str,
+        arguments: Mapping[str, Any],
+        pool_of: Callable[[Any], Any],
+        timeout: float | None,
     ) -> None:
         self.host = host
         self._arguments = dict(arguments)
         self._pool_of = pool_of
+        self._timeout = timeout
+        self._timed_out = -math.inf
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: _Session | None = None
@@ -130,6 +158,8 @@ class Connections:
                 return await operation(channel)
         except LOST:
             self._forget(session)
+            if self.is_silent:
+                raise TimeoutError from None  # another one has waited for it
         session = await self._connected()
         try:
             async with _channel(session.pool) as channel:
@@ -139,6 +169,43 @@ class Connections:
         except LOST:
             self._forget(session)
             raise
+
+    async def limited(self, work: Awaitable[Any]) -> Any:
+        """Wait for `work` until the server has been silent for as long as it may be.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        if self._timeout is None:
+            return await work
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        begun = loop.time()
+        try:
+            while not task.done():
+                left = max(begun, self._heard) + self._timeout - loop.time()
+                if left <= 0:
+                    self._timed_out = loop.time()
+                    if self._session is not None:
+                        # Its answers may be lost; what comes next gets another connection.
+                        loop.call_soon(self._forget, self._session)
+                    raise TimeoutError
+                await asyncio.wait([task], timeout=left)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCELLING_SECONDS)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether a wait was in vain since the server last answered."""
+        return self._timed_out > self._heard
+
+    @property
+    def _heard(self) -> float:
+        session = self._session
+        return getattr(session.pool, "heard", 0.0) if session is not None else 0.0
 
     @contextlib.asynccontextmanager
     async def get(self) -> AsyncIterator[Any]:
@@ -189,7 +256,7 @@ class Connections:
     async def _connect(self) -> _Session:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                client = await _open(self.host, self._arguments)
+                client = await _open(self.host, self._arguments, most=self._timeout)
                 break
             except (asyncssh.ConnectionLost, ConnectionResetError):
                 if attempt == _ATTEMPTS:
@@ -217,8 +284,12 @@ async def _channel(pool: Any) -> AsyncIterator[Any]:
         yield channel
 
 
-async def _open(host: str, arguments: Mapping[str, Any], via: Any = None) -> Any:
+async def _open(
+    host: str, arguments: Mapping[str, Any], via: Any = None, most: float | None = None
+) -> Any:
     """Connect as ``ssh`` would: through its jump hosts, each verified like the last.
+
+    It takes at most so many seconds.
 
     Errors carry what they mean, for :func:`explanation`.
     """
@@ -232,7 +303,7 @@ async def _open(host: str, arguments: Mapping[str, Any], via: Any = None) -> Any
         # asyncssh ends on an IdentityFile that is not there, or is encrypted; ssh goes on.
         arguments["client_keys"] = keys
         arguments.setdefault("ignore_encrypted", True)
-    patience = options.connect_timeout or _CONNECT_SECONDS
+    patience = min(options.connect_timeout or _CONNECT_SECONDS, most or math.inf)
     arguments.setdefault("connect_timeout", patience)
     if options.config.get("ServerAliveInterval") is None:
         arguments.setdefault("keepalive_interval", _KEEPALIVE_SECONDS)

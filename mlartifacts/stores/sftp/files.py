@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
-import contextlib
 import errno
 import os
 import stat
@@ -224,10 +223,7 @@ class Upload:
     async def _drop(self) -> None:
         for sending in list(self._sending):  # who writes may be at it, too
             sending.cancel()
-        if self._file is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._file.close(), 5)
-        await self.fs._discard(self.temporary)
+        await self.fs._discard(self.temporary, self._file)
 
 
 def _on_loop(fs: SFTPArtifactFileSystem) -> bool:

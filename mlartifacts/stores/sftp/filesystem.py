@@ -9,7 +9,7 @@ import functools
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from glob import has_magic
 from typing import Any
 
@@ -19,6 +19,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.local import trailing_sep
 from fsspec.utils import isfilelike
 
+from mlartifacts.errors import of_store
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.uri import server_name
@@ -76,6 +77,7 @@ _SAID = {
 }
 
 _REMOVED_AT_ONCE = 64
+_DISCARDING_SECONDS = 5
 _PORT = 22
 
 _OF_FSSPEC = frozenset(
@@ -136,7 +138,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             pool_type, max_channels=max_sftp_channels, sftp_client_kwargs=sftp_client_kwargs
         )
         arguments = {name: v for name, v in connect_args.items() if name not in _OF_FSSPEC}
-        return None, Connections(host, arguments, pool_of)
+        return None, Connections(host, arguments, pool_of, timeout)
 
     @staticmethod
     def _finalize(_loop: Any, pool: Connections, _stack: Any) -> None:
@@ -160,11 +162,22 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             return await (await self._pool.client()).run(*args, **kwargs)
 
     async def _limited(self, work: Awaitable[Any]) -> Any:
-        """Wait for `work`, no longer than one transfer may take."""
-        return await asyncio.wait_for(work, self._timeout)
+        return await self._pool.limited(work)
 
     async def _run(self, operation: Operation, done: tuple[type[Exception], ...] = ()) -> Any:
         return await self._limited(self._pool.run(operation, done))
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.ensure_future(work)
+        self._closing.add(task)
+
+        def closed(task: asyncio.Task[None]) -> None:
+            self._closing.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        task.add_done_callback(closed)
 
     # ---- Errors --------------------------------------------------------------------------
 
@@ -172,12 +185,17 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         explained = explanation(error)
         if explained is not None:
             kind, number, message = explained
-            return kind(number, message, path)
+            meant = kind(number, message, path)
+            return of_store(meant) if isinstance(meant, PermissionError) else meant
         if isinstance(error, LOST):
             reason = getattr(error, "reason", "") or str(error) or "connection lost"
             return ConnectionResetError(errno.ECONNRESET, f"SSH: {reason}", path)
         if isinstance(error, TimeoutError) and self._timeout is not None:
-            return TimeoutError(errno.ETIMEDOUT, f"not done after {self._timeout:g} s", path)
+            reason = (
+                f"{self._pool.host} did not answer for {self._timeout:g} s"
+                " (MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets how long to wait)"
+            )
+            return TimeoutError(errno.ETIMEDOUT, reason, path)
         if not isinstance(error, asyncssh.Error):
             return None
         said = (number for text, number in _SAID.items() if error.reason.endswith(text))
@@ -295,7 +313,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
                 rest: bytes = await file.read(last - first, first)
                 return begin + rest if begin else rest
             finally:
-                self._close_behind(file)
+                self._behind(file.close())  # nothing hangs on the answer
 
         is_long = end is not None and end - (start or 0) >= PIECE
         async with self._looking_closer(path):
@@ -305,18 +323,6 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         return PIECE, SENT
-
-    def _close_behind(self, file: Any) -> None:
-        """Close a file that was read: nothing hangs on the answer, and nobody waits for it."""
-        closing = asyncio.ensure_future(file.close())
-        self._closing.add(closing)
-
-        def closed(task: asyncio.Task[None]) -> None:
-            self._closing.discard(task)
-            if not task.cancelled():
-                task.exception()
-
-        closing.add_done_callback(closed)
 
     async def _get_file(
         self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, **kwargs: Any
@@ -461,15 +467,24 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         async with self._looking_closer(target, exclusive=exclusive):
             await self._run(rename, done=_MISSING)
 
-    async def _discard(self, temporary: str) -> None:
-        """Remove a file that is not to be, if its server can be reached at all."""
+    async def _discard(self, temporary: str, file: Any = None) -> None:
+        """Close and remove a file that is not to be, if its server can be reached at all."""
 
         async def remove(channel: Any) -> None:
             with contextlib.suppress(*_MISSING):
                 await channel.remove(temporary)
 
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(self._pool.run(remove), 5)
+        async def discard() -> None:
+            if file is not None:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(file.close(), _DISCARDING_SECONDS)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._pool.run(remove), _DISCARDING_SECONDS)
+
+        if self._pool.is_silent:
+            self._behind(discard())
+        else:
+            await discard()
 
     # ---- Directories ---------------------------------------------------------------------
 
