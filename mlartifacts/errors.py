@@ -8,6 +8,7 @@ set and the driver's own error as ``__cause__``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 __all__ = [
     "ArtifactError",
@@ -17,7 +18,11 @@ __all__ = [
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "is_of_store",
+    "of_store",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 
 # Failures that the message of a TransferError tells; the attribute has all.
@@ -86,3 +91,14 @@ class TransferError(ArtifactError, OSError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.failures,)
+
+
+def of_store(error: E) -> E:
+    """Mark an error that every file of a store meets: a refused login, a bucket that is missing."""
+    error._is_of_store = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Whether every file of the store meets this error."""
+    return isinstance(error, InvalidConfig | MissingDriver) or hasattr(error, "_is_of_store")

@@ -23,6 +23,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike, stringify_path
 
 from mlartifacts.environment import Environment
+from mlartifacts.errors import of_store
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
 from mlartifacts.promises import AsyncArtifactFileSystem, begun, synced, texts
 from mlartifacts.proxy import wire
@@ -137,7 +138,9 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
     def _translate(self, error: Exception, path: str) -> Exception | None:
         if isinstance(error, Refused):
             number, reason = self._meaning(error)
-            return OSError(number, reason, path)
+            meant = OSError(number, reason, path)
+            is_of_login = error.status == 401 and error.code != STORE_CODE
+            return of_store(meant) if is_of_login else meant
         if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
             reason = (
                 f"{self.client.url} gives no answer in time (MLFLOW_HTTP_REQUEST_TIMEOUT and"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
-from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, of_store
 from mlartifacts.network import sockets
 from mlartifacts.promises import AsyncArtifactFileSystem, begun, mirrored, texts, unfit_key
 from mlartifacts.reading import ProportionalCache
@@ -56,6 +56,11 @@ with STORE.driver():
 __all__ = ["AzureArtifactFileSystem"]
 
 _CONNECTING = 20  # seconds; Azure's own default
+
+_OF_ACCOUNT = frozenset(
+    "AccountIsDisabled AuthenticationFailed AuthorizationFailure ContainerBeingDeleted"
+    " ContainerDisabled ContainerNotFound".split()
+)
 
 # Bytes of a block of a transfer, and of those that a write holds together with the one that is
 # being gathered. Two are held where they are longer.
@@ -778,7 +783,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         if cause is None:
             return None
         number, reason = self._meaning(cause, path)
-        return OSError(number, reason, path)
+        meant = OSError(number, reason, path)
+        return of_store(meant) if _is_of_account(cause) else meant
 
     def _meaning(self, error: AzureError, path: str) -> tuple[int, str]:
         if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
@@ -788,8 +794,7 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             )
         if isinstance(error, ServiceRequestError | ServiceResponseError):
             return _of_connection(error), f"no connection to {self._host}"
-        code = getattr(error, "error_code", None)
-        code = getattr(code, "value", code) or ""
+        code = _code(error)
         status = getattr(error, "status_code", None)
         if status in {401, 403}:
             return errno.EACCES, f"{self._host} refused ({code or status}): {_LOGIN}"
@@ -863,6 +868,17 @@ def _azure(error: BaseException | None) -> AzureError | None:
     while error is not None and not isinstance(error, AzureError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _code(error: AzureError) -> str:
+    """Azure's name of what is wrong."""
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or "")
+
+
+def _is_of_account(error: AzureError) -> bool:
+    """Whether every blob would meet the error: the login is refused, or the container missing."""
+    return isinstance(error, ClientAuthenticationError) or _code(error) in _OF_ACCOUNT
 
 
 def _of_connection(error: AzureError) -> int:

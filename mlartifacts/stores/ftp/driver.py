@@ -387,6 +387,8 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         try:
             return self.pool.upload(f"{command} {path}")
         except ftplib.error_perm as error:
+            if refuses_login(error):
+                raise
             parent = self._parent(path)
             if not self._is_directory(parent):
                 try:
@@ -612,11 +614,16 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         raise _os_error(number, path, str(error)) from error
 
 
+def refuses_login(error: ftplib.Error) -> bool:
+    """Whether a server does not take the user and the password."""
+    return reply(error) in {"530", "532"}
+
+
 def meaning(error: ftplib.Error) -> int | None:
     """The ``errno`` that a server's words name, if they do."""
     if reply(error) in {"452", "552"}:
         return errno.ENOSPC
-    if reply(error) in {"530", "532"}:
+    if refuses_login(error):
         return errno.EACCES
     text = str(error).lower()
     return next((number for number, words in _REASONS if any(w in text for w in words)), None)

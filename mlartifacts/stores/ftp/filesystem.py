@@ -13,11 +13,11 @@ from typing import Any
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike
 
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidURI, of_store
 from mlartifacts.promises import SyncArtifactFileSystem
 from mlartifacts.stores.ftp import STORE, clean
 from mlartifacts.stores.ftp.connections import is_cut_off, reply
-from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning
+from mlartifacts.stores.ftp.driver import FTPFileSystem, meaning, refuses_login
 from mlartifacts.stores.ftp.files import COLLECTED, FTPWriteFile
 from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, landing
@@ -120,4 +120,5 @@ def _of_reply(error: ftplib.Error, path: str) -> OSError:
     number = meaning(error)
     if number is None and reply(error) in {"421", "425", "426"}:
         number = errno.ECONNABORTED  # a time of the server's that has run out, too: it hung up
-    return OSError(number or errno.EIO, f"the FTP server says {str(error)!r}", path)
+    meant = OSError(number or errno.EIO, f"the FTP server says {str(error)!r}", path)
+    return of_store(meant) if refuses_login(error) else meant

@@ -14,7 +14,7 @@ from glob import has_magic
 from typing import Any
 
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.gcs import STORE
@@ -175,7 +175,12 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         if isinstance(error, google.auth.exceptions.GoogleAuthError | NonRetryableError) or (
             code in {401, 403}
         ):
-            return PermissionError(errno.EACCES, f"{reason or 'access denied'}: {_LOGIN}", path)
+            denied = PermissionError(errno.EACCES, f"{reason or 'access denied'}: {_LOGIN}", path)
+            return denied if code == 403 else of_store(denied)
+        if isinstance(error, FileNotFoundError) and "/upload/" in text:  # the URL of a new object
+            bucket, _, _ = self.split_path(path)
+            reason = f"There is no bucket {bucket!r}"
+            return of_store(FileNotFoundError(errno.ENOENT, reason, path))
         if isinstance(error, FileNotFoundError | FileExistsError):  # of a URL, that is
             number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EEXIST
             return OSError(number, os.strerror(number), path)

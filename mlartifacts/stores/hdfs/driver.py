@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from mlartifacts.errors import of_store
+
 __all__ = ["Cluster", "Driver", "Reader", "Status", "Writer", "failure", "ticketless"]
 
 
@@ -150,4 +152,4 @@ def ticketless(cluster: Cluster, path: str, detail: str = "") -> PermissionError
         )
     if cluster.user is not None:
         cause += f"; its principal must be that of the user {cluster.user!r} (MLFLOW_KERBEROS_USER)"
-    return PermissionError(errno.EACCES, f"{cause}{detail and f' ({detail})'}", path)
+    return of_store(PermissionError(errno.EACCES, f"{cause}{detail and f' ({detail})'}", path))

@@ -15,7 +15,7 @@ from fsspec.asyn import _run_coros_in_chunks
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import Checksum, Kind
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.uri import server_name_of
@@ -82,6 +82,9 @@ _DENIED = {
     "TokenRefreshRequired": _EXPIRED,
     "UnauthorizedAccess": _LOGIN,
 }
+
+# Those of them that concern one object, and not everything that the credentials ask for.
+_OF_OBJECTS = frozenset({"403", "AccessDenied", "Forbidden", "InvalidObjectState"})
 
 _DAMAGED = "other bytes arrived than were sent"
 _OTHERS: dict[str, tuple[int, str]] = {
@@ -190,11 +193,14 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
             case ParamValidationError() | TypeError():
                 return self._translate_parameters(error, path)
             case NoCredentialsError() | PartialCredentialsError() | ProfileNotFound():
-                return PermissionError(errno.EACCES, f"{error}: {_LOGIN}", path)
-            case CredentialRetrievalError() | TokenRetrievalError() | SSOError():
-                return PermissionError(errno.EACCES, f"{error}: {_EXPIRED}", path)
-            case UnauthorizedSSOTokenError():
-                return PermissionError(errno.EACCES, f"{error}: {_EXPIRED}", path)
+                return of_store(PermissionError(errno.EACCES, f"{error}: {_LOGIN}", path))
+            case (
+                CredentialRetrievalError()
+                | TokenRetrievalError()
+                | SSOError()
+                | UnauthorizedSSOTokenError()
+            ):
+                return of_store(PermissionError(errno.EACCES, f"{error}: {_EXPIRED}", path))
             case NoRegionError():
                 return InvalidConfig(f"{error} Set AWS_DEFAULT_REGION.")
             case UnknownSignatureVersionError():
@@ -219,12 +225,14 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         bucket, key, _ = self.split_path(path)
         if code == "NoSuchBucket" or (code in _MISSING and not key):
             at = f" at {self.endpoint_url}" if self.endpoint_url else ""
-            return FileNotFoundError(errno.ENOENT, f"There is no bucket {bucket!r}{at}", path)
+            reason = f"There is no bucket {bucket!r}{at}"
+            return of_store(FileNotFoundError(errno.ENOENT, reason, path))
         if code in _MISSING:
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if code in _DENIED or status in {"401", "403"}:
             hint = _DENIED.get(code, _LOGIN)
-            return PermissionError(errno.EACCES, f"{message}: {hint}", path)
+            denied = PermissionError(errno.EACCES, f"{message}: {hint}", path)
+            return of_store(denied) if code in _DENIED.keys() - _OF_OBJECTS else denied
         if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             if error.operation_name in {"PutObject", "CompleteMultipartUpload"}:
                 return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)

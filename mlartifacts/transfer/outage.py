@@ -1,0 +1,61 @@
+"""Failures of a whole store, told from those of one file."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+from mlartifacts.errors import is_of_store
+
+__all__ = ["Outage"]
+
+
+class Outage:
+    """Finds out that the files which are left would fail as others did.
+
+    A store says at the first file that it refuses the login, or that there is no such bucket. That
+    it fell silent or cannot be reached shows by files that fail one after the other, while no file
+    arrives.
+
+    Attributes
+    ----------
+    error : Exception or None
+        The reason, once it is known.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        # Files that arrived, by now and when the last one failed, and failures since.
+        self._arrived = self._before = self._in_a_row = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> int:
+        """Say that a file begins; the number is for :meth:`fail`."""
+        return self._arrived
+
+    def arrive(self) -> None:
+        """Say that a file arrived."""
+        with self._lock:
+            self._arrived += 1
+
+    def fail(self, error: Exception, begun: int) -> None:
+        """Say that a file failed."""
+        with self._lock:
+            self._in_a_row = 1 if self._before != self._arrived else self._in_a_row + 1
+            self._before = self._arrived
+            if is_of_store(error) or self._is_second(error, begun):
+                self.error = error
+
+    def _is_second(self, error: Exception, begun: int) -> bool:
+        """Whether nothing arrived since another file failed, and while this one was tried."""
+        if isinstance(error, ConnectionError) and begun != self._arrived:
+            return False  # one connection of several may have been lost
+        return self._in_a_row > 1 and isinstance(error, ConnectionError | TimeoutError)
+
+    def error_of(self, path: str) -> Exception:
+        """The reason, as an error about `path`."""
+        assert self.error is not None
+        error = copy.copy(self.error)
+        if isinstance(error, OSError):
+            error.filename = path
+        return error

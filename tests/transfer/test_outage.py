@@ -1,0 +1,211 @@
+"""Failures that every file would meet, and waits for servers that say nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlartifacts
+from mlartifacts.errors import TransferError
+from mlartifacts.transfer import engine
+from tests.contract.stores import Harbour
+from tests.servers import reverse_proxy
+from tests.servers.process import LOOPBACK
+from tests.servers.reverse_proxy import Answer, Request, Reverse
+from tests.servers.silent import Hanging
+from tests.transfer.conftest import Line, behind
+from tests.transfer.trees import plant
+
+Opened = Callable[[str], Harbour]
+
+OVER_HTTP = ("s3", "wasbs", "gcs", "mlflow-artifacts")
+#: More than are moved at once.
+MANY = {f"file-{number:03}": b"x" * 100 for number in range(3 * engine._CARRIED_AT_ONCE)}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return plant(tmp_path / "here", MANY)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less between two tries."""
+    monkeypatch.setattr(engine, "_WAIT", 0.02)
+
+
+@pytest.fixture
+def before(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], tuple[Harbour, Reverse]]]:
+    """Give a store by its name, and a proxy in front of it that counts requests."""
+    with contextlib.ExitStack() as stack:
+
+        def open_(name: str) -> tuple[Harbour, Reverse]:
+            store = opened(name)
+            proxy = stack.enter_context(reverse_proxy.serve(store.server.url))
+            port = urllib.parse.urlsplit(proxy.url).port
+            assert port is not None
+            behind(store, LOOPBACK, port, monkeypatch)
+            return store, proxy
+
+        yield open_
+
+
+def failures(act: Callable[[], object]) -> dict[str, Any]:
+    """The causes of an upload that fails for each file, each about that file."""
+    with pytest.raises(TransferError) as caught:
+        act()
+    found = caught.value.failures
+    assert found.keys() == MANY.keys()
+    assert all(cause.filename.endswith(name) for name, cause in found.items())
+    assert len({id(cause) for cause in found.values()}) == len(MANY)
+    return found
+
+
+# ---- What is wrong for all ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs"])
+def test_a_bucket_that_is_not_there(
+    name: str, before: Callable[[str], tuple[Harbour, Reverse]], here: Path
+) -> None:
+    store, proxy = before(name)
+    base = urllib.parse.urlsplit(store.base)
+    away = base._replace(netloc=f"away-{base.netloc}", path="/tree").geturl()
+    found = failures(lambda: mlartifacts.upload(here, away))
+    assert all(isinstance(cause, FileNotFoundError) for cause in found.values())
+    assert all("away-" in str(cause.strerror) for cause in found.values())
+    assert 0 < len(proxy.requests) <= 2 * engine._CARRIED_AT_ONCE
+
+
+#: Answers to a login that is refused.
+_REFUSALS = {
+    "s3": Answer(403, b"<Error><Code>InvalidAccessKeyId</Code><Message>No.</Message></Error>"),
+    "wasbs": Answer(
+        403,
+        b"<Error><Code>AuthenticationFailed</Code><Message>No.</Message></Error>",
+        {"x-ms-error-code": "AuthenticationFailed", "Content-Type": "application/xml"},
+    ),
+    "mlflow-artifacts": Answer(401, b"You are not authenticated."),
+}
+
+
+@pytest.mark.parametrize("name", sorted(_REFUSALS))
+def test_a_login_that_is_refused(
+    name: str, before: Callable[[str], tuple[Harbour, Reverse]], here: Path
+) -> None:
+    store, proxy = before(name)
+    proxy.answer = lambda request: _REFUSALS[name]
+    found = failures(lambda: mlartifacts.upload(here, store.uri("tree")))
+    assert all(isinstance(cause, PermissionError) for cause in found.values())
+    assert 0 < len(proxy.requests) <= 2 * engine._CARRIED_AT_ONCE
+
+
+@pytest.mark.parametrize("name", ["ftp", "sftp"])
+def test_a_login_that_a_server_of_files_refuses(
+    name: str, line: Callable[[str], Line], here: Path
+) -> None:
+    wire = line(name)
+    parts = urllib.parse.urlsplit(wire.uri("tree"))
+    nobody = parts._replace(netloc=f"nobody:wrong@{parts.hostname}:{parts.port}").geturl()
+    found = failures(lambda: mlartifacts.upload(here, nobody))
+    assert all(isinstance(cause, PermissionError) for cause in found.values())
+    assert 0 < wire.proxy.connections <= (2 if name == "sftp" else 16)
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "mlflow-artifacts", "sftp", "ftp"])
+def test_a_server_that_is_not_there(
+    name: str,
+    opened: Opened,
+    here: Path,
+    refused_port: int,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = opened(name)
+    place = store.elsewhere(LOOPBACK, refused_port)
+    for variable, value in place.env.items():
+        monkeypatch.setenv(variable, value)
+    tried: list[str] = []
+    once = engine.Engine._once
+
+    def counted(self: Any, file: Any, name: str, *args: Any) -> Any:
+        tried.append(name)
+        return once(self, file, name, *args)
+
+    monkeypatch.setattr(engine.Engine, "_once", counted)
+    found = failures(lambda: mlartifacts.upload(here, f"{place.uri.rpartition('/')[0]}/tree"))
+    assert all(isinstance(cause, ConnectionError) for cause in found.values())
+    assert len(set(tried)) <= 2 * engine._CARRIED_AT_ONCE
+
+
+def test_objects_that_are_refused_one_by_one(
+    before: Callable[[str], tuple[Harbour, Reverse]], here: Path
+) -> None:
+    """The rest arrives: a policy may allow a part of a bucket."""
+    store, proxy = before("s3")
+    denied = Answer(403, b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>")
+    refused = sorted(MANY)[:-10]
+
+    def answer(request: Request) -> Answer | None:
+        is_refused = request.path.rpartition("/")[2] in refused
+        return denied if is_refused and request.method == "PUT" else None
+
+    proxy.answer = answer
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(here, store.uri("tree"))
+    assert sorted(caught.value.failures) == refused
+    assert len(store.stored()) == 10
+
+
+# ---- Silence -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "mlflow-artifacts", "sftp", "ftp"])
+def test_a_server_that_says_nothing(
+    name: str,
+    opened: Opened,
+    here: Path,
+    hanging_server: Hanging,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is waited for by as many files as are moved at once, however many there are."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    store = opened(name)
+    place = store.elsewhere(hanging_server.host, hanging_server.port)
+    for variable, value in place.env.items():
+        monkeypatch.setenv(variable, value)
+    found = failures(lambda: mlartifacts.upload(here, f"{place.uri.rpartition('/')[0]}/tree"))
+    assert all(isinstance(cause, TimeoutError) for cause in found.values())
+    # Each may ask once more for what it is to leave behind.
+    assert 0 < len(hanging_server.accepted) <= 2 * engine._CARRIED_AT_ONCE
+
+
+@pytest.mark.parametrize("name", [*OVER_HTTP, "sftp", "hdfs-native"])
+def test_a_slow_line_is_not_silent(
+    name: str, line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes longer than the wait goes on as long as something passes."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    native = name == "hdfs-native"
+    wire = line("hdfs" if native else name)
+    data = bytes(range(256)) * 7000
+    wire.store.seed({"stored": data})
+    wire.proxy.rate = wire.bulk.rate = 1_500_000
+    fs, root = mlartifacts.url_to_fs(wire.uri(), **({"driver": name} if native else {}))
+    assert fs.cat_file(f"{root}/stored") == data
+    with fs.open(f"{root}/stored") as file:
+        assert file.read() == data
+    fs.get_file(f"{root}/stored", str(tmp_path / "got"))
+    assert (tmp_path / "got").read_bytes() == data
+    if not native:  # it does not say how much of a write has arrived
+        fs.pipe_file(f"{root}/piped", data)
+        fs.put_file(str(tmp_path / "got"), f"{root}/put")
+        wire.proxy.rate = wire.bulk.rate = None
+        assert fs.cat_file(f"{root}/piped") == fs.cat_file(f"{root}/put") == data
