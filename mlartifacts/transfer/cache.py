@@ -232,5 +232,5 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
         moved, failures = engine.run({file.name: file for file in files.values()})
     failures |= verify(target, [(each.file.name, each) for each in moved])
     if failures:
-        raise TransferError(failures)
+        raise TransferError(failures, "downloaded")
     return hash_of(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))

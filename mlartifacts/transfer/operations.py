@@ -35,6 +35,7 @@ __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
 _ASKED_AT_ONCE = 16
 # A file of more bytes is asked about before it is moved again.
 _LARGE = 8 * 2**20
+_DONE = {"upload": "uploaded", "download": "downloaded", "copy": "copied", "sync": "copied"}
 
 Place = str | os.PathLike[str]
 
@@ -123,6 +124,7 @@ def upload(
         Some files could not be moved, each with its cause; the others were.
     """
     report, _ = _transfer(
+        "upload",
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
@@ -178,6 +180,7 @@ def download(
         if not target.is_local:
             raise InvalidURI(f"{target} is no local path: mlartifacts.copy copies between URIs.")
         report, is_directory = _transfer(
+            "download",
             source,
             target,
             into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
@@ -244,6 +247,7 @@ def copy(
         not a client that is connected.
     """
     report, _ = _transfer(
+        "copy",
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
@@ -298,6 +302,7 @@ def sync(
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
     report, is_directory = _transfer(
+        "sync",
         one,
         other,
         into=False,
@@ -396,6 +401,7 @@ def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str
 
 
 def _transfer(
+    act: str,
     source: End,
     target: End,
     *,
@@ -462,7 +468,7 @@ def _transfer(
         finally:
             _remember(records, target, brought, began)
         if failures:
-            raise TransferError(failures)
+            raise TransferError(failures, _DONE[act])
     moved = tuple(sorted(file.name for file in plan.moves))
     return Report(place, moved, skipped, plan.size), is_directory
 
