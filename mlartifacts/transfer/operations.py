@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,9 @@ _DONE = {"upload": "uploaded", "download": "downloaded", "copy": "copied", "sync
 Place = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """What a transfer did, or would do.
+    """What a transfer did, or would do; shown as numbers, so that a notebook has one line of it.
 
     Attributes
     ----------
@@ -56,6 +56,12 @@ class Report:
         Bytes that were moved.
     deleted : tuple of str
         The names that :func:`sync` deleted, as its source has them not.
+    done : str
+        What was done to `moved`: ``"uploaded"``, ``"copied"``, ``"deleted"``.
+    seconds : float
+        How long it took.
+    dry_run : bool
+        Nothing was done.
     """
 
     place: str
@@ -63,6 +69,21 @@ class Report:
     skipped: tuple[str, ...]
     size: int
     deleted: tuple[str, ...] = ()
+    done: str = field(default="transferred", compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    dry_run: bool = field(default=False, compare=False)
+
+    def __repr__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        files = f"{len(self.moved)} file{'' if len(self.moved) == 1 else 's'}"
+        said = [f"{files} {would}{self.done}"]
+        if self.skipped:
+            said.append(f"{len(self.skipped)} unchanged")
+        if self.deleted:
+            said.append(f"{len(self.deleted)} {would}deleted")
+        took = "" if self.dry_run else f" in {_duration(self.seconds)}"
+        said.append(f"{_bytes(self.size)}{took}")
+        return f"Report({'dry run: ' if self.dry_run else ''}{', '.join(said)})"
 
 
 def upload(
@@ -301,6 +322,7 @@ def sync(
     paths = PathFilter(include, exclude)
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
+    began = time.monotonic()
     report, is_directory = _transfer(
         "sync",
         one,
@@ -324,7 +346,8 @@ def sync(
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
-        return dataclasses.replace(report, deleted=tuple(doomed))
+        seconds = time.monotonic() - began
+        return dataclasses.replace(report, deleted=tuple(doomed), seconds=seconds)
     return report
 
 
@@ -362,6 +385,7 @@ def delete(
         Some files could not be deleted, each with its cause: that of all where nobody answers any
         more, and under ``""`` that of a directory which stays.
     """
+    began = time.monotonic()
     end, paths = _end(uri, options), PathFilter(include, exclude)
     if end.is_local and os.path.dirname(end.real()) == end.real():
         raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
@@ -374,7 +398,16 @@ def delete(
             remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
-    return Report(str(end), tuple(sorted(doomed)), kept, size)
+    names = tuple(sorted(doomed))
+    return Report(
+        str(end),
+        names,
+        kept,
+        size,
+        done="deleted",
+        seconds=time.monotonic() - began,
+        dry_run=dry_run,
+    )
 
 
 def _missing(source: End, names: list[str]) -> list[str]:
@@ -415,7 +448,7 @@ def _transfer(
     surely: bool = False,
 ) -> tuple[Report, bool]:
     """Move what is to be moved, and say whether the source is a directory."""
-    began = time.time()
+    began, started = time.time(), time.monotonic()
     files = source.files(surely)
     is_directory = "" not in files
     if "" in files and (into or target.is_directory()):
@@ -470,7 +503,9 @@ def _transfer(
         if failures:
             raise TransferError(failures, _DONE[act])
     moved = tuple(sorted(file.name for file in plan.moves))
-    return Report(place, moved, skipped, plan.size), is_directory
+    seconds = time.monotonic() - started
+    report = Report(place, moved, skipped, plan.size, (), _DONE[act], seconds, dry_run)
+    return report, is_directory
 
 
 def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:
@@ -492,6 +527,21 @@ def _remember(records: Records, target: End, brought: Mapping[str, Brought], beg
         if not each.is_told and (file.version is not None or is_settled(file, began)):
             unsure[name] = each
     records.keep(unsure)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
+            return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

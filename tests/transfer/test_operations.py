@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import pickle
 import random
 import re
 import subprocess
@@ -627,6 +628,57 @@ def test_names_that_a_store_cannot_hold_of_another(
     with pytest.raises(InvalidURI, match=reason):
         copy()
     assert store.stored() == {}
+
+
+# ---- What is told ------------------------------------------------------------------------
+
+
+def told(report: mlartifacts.Report) -> str:
+    """How a report is shown, but for the time."""
+    assert report.seconds > 0
+    return re.sub(r" in \d+\.\d s\)$", " in ? s)", repr(report))
+
+
+def test_a_report_is_a_line_of_numbers(here: Path, s3: Harbour) -> None:
+    there = s3.uri("tree")
+    assert (
+        told(mlartifacts.upload(here / "a.txt", f"{there}/"))
+        == "Report(1 file uploaded, 1 B in ? s)"
+    )
+    assert told(mlartifacts.upload(here, there)) == "Report(3 files uploaded, 6 B in ? s)"
+    (here / "b/c.csv").unlink()
+    (here / "new").write_bytes(bytes(48_200_000))
+    dry = mlartifacts.sync(here, there, delete=True, dry_run=True)
+    assert told(dry) == (
+        "Report(dry run: 1 file would be copied, 2 unchanged, 1 would be deleted, 48.2 MB)"
+    )
+    done = mlartifacts.sync(here, there, delete=True)
+    assert told(done) == "Report(1 file copied, 2 unchanged, 1 deleted, 48.2 MB in ? s)"
+    assert done == dry
+    same = pickle.loads(pickle.dumps(done))
+    assert (same, repr(same), same.deleted) == (done, repr(done), ("b/c.csv",))
+    again = mlartifacts.copy(here, there, overwrite="never", exclude="new")
+    assert told(again) == "Report(0 files copied, 2 unchanged, 0 B in ? s)"
+    dry = mlartifacts.delete(there, include="a.txt", dry_run=True)
+    assert told(dry) == "Report(dry run: 1 file would be deleted, 2 unchanged, 1 B)"
+    assert told(mlartifacts.delete(there)) == "Report(3 files deleted, 48.2 MB in ? s)"
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "said"),
+    [
+        (0, 0.04, "0 B in 0.0 s"),
+        (999, 59.9, "999 B in 59.9 s"),
+        (1000, 59.97, "1.0 kB in 1 min 0 s"),
+        (999_949, 3725, "999.9 kB in 62 min 5 s"),
+        (999_960, 1, "1.0 MB in 1.0 s"),
+        (2_340_000_000, 1, "2.3 GB in 1.0 s"),
+        (5_000_000_000_000_000, 1, "5000.0 TB in 1.0 s"),
+    ],
+)
+def test_bytes_and_seconds_of_a_report(size: int, seconds: float, said: str) -> None:
+    report = mlartifacts.Report("/x", ("",), (), size, seconds=seconds)
+    assert repr(report) == f"Report(1 file transferred, {said})"
 
 
 # ---- What fails --------------------------------------------------------------------------
