@@ -20,6 +20,7 @@ __all__ = [
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "printable",
 ]
 
 
@@ -169,16 +170,16 @@ def _few(names: list[str], failures: Mapping[str, BaseException]) -> str:
 
 def _named(name: str, failures: Mapping[str, BaseException]) -> str:
     own = name or str(getattr(failures[name], "filename", None) or "the file")
-    shown = _printable(own)
+    shown = printable(own)
     return shown if len(shown) <= _LONGEST_NAME else f"...{shown[3 - _LONGEST_NAME :]}"
 
 
 def _cut(cause: str) -> str:
-    shown = _printable(" ".join(cause.split()))
+    shown = printable(" ".join(cause.split()))
     return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[: _LONGEST_CAUSE - 3]}..."
 
 
-def _printable(text: str) -> str:
-    """A text that commands no terminal, is one line, and has no signature of a URL."""
+def printable(text: str) -> str:
+    """Have a text command no terminal, be one line, and show no signature of a URL."""
     text = _QUERY.sub(r"\1?...", text)
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

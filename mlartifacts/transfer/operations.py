@@ -123,8 +123,9 @@ def upload(
     dry_run : bool, default False
         Move nothing, and say what would be moved.
     callback : fsspec.callbacks.Callback, optional
-        Hears of bytes. Without one a bar is shown on terminals and in notebooks, where tqdm is
-        installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is not false.
+        Hears of bytes. Without one, what takes longer than half a second shows a bar on terminals
+        and in notebooks, where tqdm is installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is
+        not false.
     **options
         The driver's.
 
@@ -490,7 +491,8 @@ def _transfer(
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
-            with Progress(callback, plan.size, len(plan.moves)) as progress:
+            label = f"{act} {source.name}"
+            with Progress(callback, plan.size, len(plan.moves), label) as progress:
                 if cluster is None:
                     failures = move(source, target, plan.moves, progress, resume, brought=brought)
                 else:

@@ -1275,69 +1275,6 @@ def test_a_callback_hears_of_every_byte(here: Path, tmp_path: Path) -> None:
     assert callback.size == callback.value == 6
 
 
-BAR = """
-import sys, types
-if sys.argv[3] == "notebook":
-    sys.modules["ipykernel"] = types.ModuleType("ipykernel")  # whose loading tells a kernel
-import mlartifacts
-mlartifacts.upload(sys.argv[1], sys.argv[2])
-"""
-#: Bytes done and in all, the rate, and files done and in all.
-WHOLE = re.compile(rb"100%.* 6\.00/6\.00 .*[\d.]+k?B/s, 3/3 files")
-
-
-@pytest.mark.parametrize(
-    ("where", "variable", "is_shown"),
-    [
-        ("terminal", "", True),
-        ("terminal", "false", False),
-        ("notebook", "", True),
-        ("notebook", "false", False),
-        ("pipe", "", False),
-        ("pipe", "true", False),
-    ],
-)
-def test_a_bar_on_terminals_and_in_notebooks_alone(
-    here: Path,
-    tmp_path: Path,
-    where: str,
-    variable: str,
-    is_shown: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", variable)
-    command = [sys.executable, "-c", BAR, str(here), str(tmp_path / "there"), where]
-    if where == "terminal":
-        import pty
-        import termios
-
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (25, 100))
-        process = subprocess.Popen(command, stderr=theirs)
-        os.close(theirs)
-        shown = b""
-        try:
-            while data := os.read(ours, 1024):
-                shown += data
-        except OSError:  # the other side is closed
-            pass
-        finally:
-            os.close(ours)
-        assert process.wait(60) == 0
-    else:
-        shown = subprocess.run(command, capture_output=True, check=True, timeout=60).stderr
-    assert (WHOLE.search(shown) is not None) is is_shown, shown
-    assert is_shown or not shown
-
-
-def test_a_bad_variable_for_the_bar(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "maybe")
-    with pytest.raises(InvalidConfig, match="PROGRESS_BAR"):
-        mlartifacts.upload(here, tmp_path / "there")
-
-
 MEMORY = """
 import sys
 import mlartifacts
