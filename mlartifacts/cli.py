@@ -14,11 +14,11 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import mlartifacts
-from mlartifacts.errors import ArtifactError, TransferError
+from mlartifacts.errors import ArtifactError
 
 __all__ = ["main"]
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArtifactError, OSError, ValueError, NotImplementedError) as error:
         has_enough = isinstance(error, BrokenPipeError) and error.filename is None  # who reads
         if sys.stderr is not None and not has_enough:
-            for line in _told(error):
+            for line in _reason(error).split("\n"):
                 _say(f"mlartifacts: {line}", sys.stderr)
         _forget_output()
         return 1
@@ -239,16 +239,6 @@ def _about(info: dict[str, Any]) -> str:
 
 def _named(name: str, info: dict[str, Any]) -> str:
     return f"{name.rstrip('/')}/" if info["type"] == "directory" else name
-
-
-def _told(error: Exception) -> Iterable[str]:
-    """What is said of an error: a line, or one for each file that failed."""
-    if isinstance(error, TransferError):
-        return [
-            f"{name}: {_reason(cause)}" if name else _reason(cause)
-            for name, cause in error.failures.items()
-        ]
-    return [_reason(error)]
 
 
 def _reason(error: BaseException) -> str:

@@ -7,8 +7,11 @@ set and the driver's own error as ``__cause__``.
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
+from urllib.parse import quote
 
 __all__ = [
     "ArtifactError",
@@ -20,13 +23,22 @@ __all__ = [
     "Unresolved",
     "is_of_store",
     "of_store",
+    "printable",
 ]
 
 E = TypeVar("E", bound=BaseException)
 
 
-# Failures that the message of a TransferError tells; the attribute has all.
-_TOLD = 20
+# What the message of a TransferError tells, at most; the attribute has all.
+_CAUSES = 6
+_NAMES = 3
+_LONGEST_CAUSE = 300
+_LONGEST_NAME = 60
+
+# Stands for the name of a file in a text, and what is replaced with it: a path, as the name's end.
+_OWN = "\0"
+_OWN_PATH = re.compile(rf"(?<![\w.-])(?:[^\s'\"{_OWN}]*/)?{_OWN}(?![\w-])")
+_QUERY = re.compile(r"(?<=://)([^\s?'\"]*)\?[^\s'\"]*")
 
 
 class ArtifactError(Exception):
@@ -76,21 +88,30 @@ class Unresolved(ArtifactError, FileNotFoundError):
 
 
 class TransferError(ArtifactError, OSError):
-    """Files that could not be transferred, each with its cause in :attr:`failures`.
+    """Files that could not be transferred or deleted, each with its cause.
 
-    The message tells the first of them.
+    The message tells each cause once, how many files it is of, and the names of a few.
+
+    Parameters
+    ----------
+    failures : mapping of str to BaseException
+        The causes, by the names of the files; ``""`` is the place itself.
+    done : str, default "transferred"
+        What was not done: ``"uploaded"``, ``"deleted"``, ...
+
+    Attributes
+    ----------
+    failures : dict of str to BaseException
+    done : str
     """
 
-    def __init__(self, failures: Mapping[str, BaseException]) -> None:
+    def __init__(self, failures: Mapping[str, BaseException], done: str = "transferred") -> None:
         self.failures = dict(failures)
-        told = list(self.failures.items())[:_TOLD]
-        named = [f"{path}: {cause}" if path else str(cause) for path, cause in told]
-        if len(self.failures) > _TOLD:
-            named.append("...")
-        super().__init__(f"{len(self.failures)} file(s) not transferred: {'; '.join(named)}")
+        self.done = done
+        super().__init__(_summary(self.failures, done))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.failures,)
+        return type(self), (self.failures, self.done)
 
 
 def of_store(error: E) -> E:
@@ -102,3 +123,79 @@ def of_store(error: E) -> E:
 def is_of_store(error: BaseException) -> bool:
     """Whether every file of the store meets this error."""
     return isinstance(error, InvalidConfig | MissingDriver) or hasattr(error, "_is_of_store")
+
+
+def _summary(failures: Mapping[str, BaseException], done: str) -> str:
+    alike = sorted(_alike(failures).items(), key=lambda each: -len(each[1]))
+    if len(failures) == 1:
+        [(cause, [name])] = alike
+        return f"{_named(name, failures)} was not {done}: {_cut(cause)}"
+    head = f"{len(failures)} files were not {done}:"
+    if len(alike) == 1:
+        [(cause, names)] = alike
+        return f"{head} {_cut(cause)} ({_few(names, failures)})"
+    lines = [head]
+    told = _CAUSES if len(alike) > _CAUSES + 1 else len(alike)
+    for cause, names in alike[:told]:
+        count = f"{len(names)} files: " if len(names) > 1 else ""
+        lines.append(f"  {_cut(cause)} ({count}{_few(names, failures)})")
+    others = [len(names) for _, names in alike[told:]]
+    if others:
+        lines.append(f"  and {sum(others)} files for {len(others)} other causes")
+    return "\n".join(lines)
+
+
+def _alike(failures: Mapping[str, BaseException]) -> dict[str, list[str]]:
+    """The names of the files that failed alike, by what is said of them."""
+    causes = {name: _cause(error) for name, error in failures.items()}
+    counts = collections.Counter(causes.values())
+    bare = {
+        name: cause if counts[cause] > 1 else _without(cause, name, failures[name])
+        for name, cause in causes.items()
+    }
+    counts = collections.Counter(bare.values())
+    found: dict[str, list[str]] = {}
+    for name, cause in sorted(bare.items()):
+        found.setdefault(cause if counts[cause] > 1 else causes[name], []).append(name)
+    return found
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    kind = type(error).__name__
+    if isinstance(error, OSError | ArtifactError):
+        return str(error) or kind
+    return f"{kind}: {error}" if str(error) else kind
+
+
+def _without(cause: str, name: str, error: BaseException) -> str:
+    """What is said of a file without its own name, or a path or URL that ends with that."""
+    for own in (str(getattr(error, "filename", None) or name), name, quote(name, errors="replace")):
+        if own and own in cause:
+            cause = _OWN_PATH.sub("...", cause.replace(own, _OWN)).replace(_OWN, own)
+    return cause
+
+
+def _few(names: list[str], failures: Mapping[str, BaseException]) -> str:
+    few = [_named(name, failures) for name in names[:_NAMES]]
+    if len(names) > _NAMES:
+        few.append(f"and {len(names) - _NAMES} more")
+    return ", ".join(few)
+
+
+def _named(name: str, failures: Mapping[str, BaseException]) -> str:
+    own = name or str(getattr(failures[name], "filename", None) or "the file")
+    shown = printable(own)
+    return shown if len(shown) <= _LONGEST_NAME else f"...{shown[3 - _LONGEST_NAME :]}"
+
+
+def _cut(cause: str) -> str:
+    shown = printable(" ".join(cause.split()))
+    return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[: _LONGEST_CAUSE - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Have a text command no terminal, be one line, and show no signature of a URL."""
+    text = _QUERY.sub(r"\1?...", text)
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

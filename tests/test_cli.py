@@ -143,13 +143,25 @@ def test_what_is_wrong(here: Path, there: str, fails: Callable[..., list[str]]) 
     assert "MLFLOW_TRACKING_URI" in fails("resolve", "runs:/abc")[0]
     assert "a-password" not in fails("ls", "sftp://user:a-password@[bad/x")[0]
     assert "matches nothing" in fails("rm", "--include", "./x", "tree")[0]
-    # Each file that fails is told.
+
+
+def test_files_that_fail(here: Path, there: str, fails: Callable[..., list[str]]) -> None:
     mlartifacts.upload("tree", there)
-    Path("to").mkdir()
-    Path("to/data").write_bytes(b"in the way")
+    for name in ("a b.txt", "data/x.parquet"):
+        Path("to", name).mkdir(parents=True)
+    said = "2 files were not copied: Is a directory (a b.txt, data/x.parquet)"
+    assert fails("cp", there, "to") == [said]
+    assert Path("to/data/deep/ünï").read_bytes() == b"333"
+    Path("to/data/deep/ünï").unlink()
+    Path("to/data/deep").rmdir()
+    Path("to/data/deep").write_bytes(b"in the way")
     told = fails("cp", there, "to")
-    assert sorted(line.partition(":")[0] for line in told) == ["data/deep/ünï", "data/x.parquet"]
-    assert Path("to/a b.txt").read_bytes() == b"one\n"
+    assert told[:2] == [
+        "3 files were not copied:",
+        "  Is a directory (2 files: a b.txt, data/x.parquet)",
+    ]
+    assert told[2].endswith(" (data/deep/ünï)")
+    assert len(told) == 3
 
 
 def test_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:

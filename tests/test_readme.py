@@ -40,6 +40,7 @@ def test_python(moto_server, monkeypatch, tmp_path):
     assert names["table"].column_names == ["z"]
     assert names["frame"].shape == (2, 3)
     assert names["report"].moved == ("weights",)
+    assert re.fullmatch(r"Report\(1 file uploaded, 7 B in \d+\.\d s\)", repr(names["report"]))
     assert [path.name for path in names["folder"].iterdir()] == ["weights"]
     fs, path = mlartifacts.url_to_fs(names["run"])
     there = {"as of today/weights", "trained/train.log", "trained/weights"}

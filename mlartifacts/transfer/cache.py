@@ -227,10 +227,10 @@ def _fetch(source: End, files: Mapping[str, File], part: str, callback: Callback
     if "" not in files:
         os.mkdir(part)
     size = sum(file.size for file in files.values())
-    with Progress(callback, size, len(files)) as progress:
+    with Progress(callback, size, len(files), f"download {source.name}") as progress:
         engine = Engine(source, target, progress, resume=False, hashed=True)
         moved, failures = engine.run({file.name: file for file in files.values()})
     failures |= verify(target, [(each.file.name, each) for each in moved])
     if failures:
-        raise TransferError(failures)
+        raise TransferError(failures, "downloaded")
     return hash_of(sorted([m.file.name, m.file.size, m.passed[MD5].digest.hex()] for m in moved))

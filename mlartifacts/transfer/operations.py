@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,14 @@ __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
 _ASKED_AT_ONCE = 16
 # A file of more bytes is asked about before it is moved again.
 _LARGE = 8 * 2**20
+_DONE = {"upload": "uploaded", "download": "downloaded", "copy": "copied", "sync": "copied"}
 
 Place = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """What a transfer did, or would do.
+    """What a transfer did, or would do; shown as numbers, so that a notebook has one line of it.
 
     Attributes
     ----------
@@ -55,6 +56,12 @@ class Report:
         Bytes that were moved.
     deleted : tuple of str
         The names that :func:`sync` deleted, as its source has them not.
+    done : str
+        What was done to `moved`: ``"uploaded"``, ``"copied"``, ``"deleted"``.
+    seconds : float
+        How long it took.
+    dry_run : bool
+        Nothing was done.
     """
 
     place: str
@@ -62,6 +69,21 @@ class Report:
     skipped: tuple[str, ...]
     size: int
     deleted: tuple[str, ...] = ()
+    done: str = field(default="transferred", compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    dry_run: bool = field(default=False, compare=False)
+
+    def __repr__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        files = f"{len(self.moved)} file{'' if len(self.moved) == 1 else 's'}"
+        said = [f"{files} {would}{self.done}"]
+        if self.skipped:
+            said.append(f"{len(self.skipped)} unchanged")
+        if self.deleted:
+            said.append(f"{len(self.deleted)} {would}deleted")
+        took = "" if self.dry_run else f" in {_duration(self.seconds)}"
+        said.append(f"{_bytes(self.size)}{took}")
+        return f"Report({'dry run: ' if self.dry_run else ''}{', '.join(said)})"
 
 
 def upload(
@@ -101,8 +123,9 @@ def upload(
     dry_run : bool, default False
         Move nothing, and say what would be moved.
     callback : fsspec.callbacks.Callback, optional
-        Hears of bytes. Without one a bar is shown on terminals and in notebooks, where tqdm is
-        installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is not false.
+        Hears of bytes. Without one, what takes longer than half a second shows a bar on terminals
+        and in notebooks, where tqdm is installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is
+        not false.
     **options
         The driver's.
 
@@ -123,6 +146,7 @@ def upload(
         Some files could not be moved, each with its cause; the others were.
     """
     report, _ = _transfer(
+        "upload",
         _end(local, {}),
         _end(uri, options),
         into=str(os.fspath(uri)).endswith("/"),
@@ -178,6 +202,7 @@ def download(
         if not target.is_local:
             raise InvalidURI(f"{target} is no local path: mlartifacts.copy copies between URIs.")
         report, is_directory = _transfer(
+            "download",
             source,
             target,
             into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
@@ -244,6 +269,7 @@ def copy(
         not a client that is connected.
     """
     report, _ = _transfer(
+        "copy",
         _end(source, source_options or {}),
         _end(target, target_options or {}),
         into=str(os.fspath(target)).endswith("/"),
@@ -297,7 +323,9 @@ def sync(
     paths = PathFilter(include, exclude)
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
+    began = time.monotonic()
     report, is_directory = _transfer(
+        "sync",
         one,
         other,
         into=False,
@@ -319,7 +347,8 @@ def sync(
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
-        return dataclasses.replace(report, deleted=tuple(doomed))
+        seconds = time.monotonic() - began
+        return dataclasses.replace(report, deleted=tuple(doomed), seconds=seconds)
     return report
 
 
@@ -357,6 +386,7 @@ def delete(
         Some files could not be deleted, each with its cause: that of all where nobody answers any
         more, and under ``""`` that of a directory which stays.
     """
+    began = time.monotonic()
     end, paths = _end(uri, options), PathFilter(include, exclude)
     if end.is_local and os.path.dirname(end.real()) == end.real():
         raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
@@ -369,7 +399,16 @@ def delete(
             remove(end, sorted(doomed))
     kept = tuple(sorted(files.keys() - doomed.keys()))
     size = sum(file.size for file in doomed.values())
-    return Report(str(end), tuple(sorted(doomed)), kept, size)
+    names = tuple(sorted(doomed))
+    return Report(
+        str(end),
+        names,
+        kept,
+        size,
+        done="deleted",
+        seconds=time.monotonic() - began,
+        dry_run=dry_run,
+    )
 
 
 def _missing(source: End, names: list[str]) -> list[str]:
@@ -396,6 +435,7 @@ def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str
 
 
 def _transfer(
+    act: str,
     source: End,
     target: End,
     *,
@@ -409,7 +449,7 @@ def _transfer(
     surely: bool = False,
 ) -> tuple[Report, bool]:
     """Move what is to be moved, and say whether the source is a directory."""
-    began = time.time()
+    began, started = time.time(), time.monotonic()
     files = source.files(surely)
     is_directory = "" not in files
     if "" in files and (into or target.is_directory()):
@@ -451,7 +491,8 @@ def _transfer(
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
-            with Progress(callback, plan.size, len(plan.moves)) as progress:
+            label = f"{act} {source.name}"
+            with Progress(callback, plan.size, len(plan.moves), label) as progress:
                 if cluster is None:
                     failures = move(source, target, plan.moves, progress, resume, brought=brought)
                 else:
@@ -462,9 +503,11 @@ def _transfer(
         finally:
             _remember(records, target, brought, began)
         if failures:
-            raise TransferError(failures)
+            raise TransferError(failures, _DONE[act])
     moved = tuple(sorted(file.name for file in plan.moves))
-    return Report(place, moved, skipped, plan.size), is_directory
+    seconds = time.monotonic() - started
+    report = Report(place, moved, skipped, plan.size, (), _DONE[act], seconds, dry_run)
+    return report, is_directory
 
 
 def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:
@@ -486,6 +529,21 @@ def _remember(records: Records, target: End, brought: Mapping[str, Brought], beg
         if not each.is_told and (file.version is not None or is_settled(file, began)):
             unsure[name] = each
     records.keep(unsure)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
+            return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

@@ -42,7 +42,7 @@ def remove(end: End, names: Collection[str]) -> None:
             removal.cancel()
         pool.close()
     if failures:
-        raise TransferError(failures)
+        raise TransferError(failures, "deleted")
 
 
 def _pool(end: End, names: Collection[str]) -> Pool:
@@ -73,7 +73,7 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
         again(lambda: _at_once(end, is_file))
         return
     except (ConnectionError, TimeoutError) as error:
-        raise TransferError(dict.fromkeys(files, error)) from error  # nobody answers
+        raise TransferError(dict.fromkeys(files, error), "deleted") from error  # nobody answers
     except OSError as error:
         first = error
     try:
@@ -86,7 +86,7 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise TransferError({"": error}) from first
+        raise TransferError({"": error}, "deleted") from first
 
 
 def _at_once(end: End, is_file: bool) -> None:
@@ -141,7 +141,7 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
         reason = f"nothing was deleted, as it may be of {source}: {error.strerror or error}"
         number = error.errno or errno.EIO
         failures = {name: OSError(number, reason, target.path(name)) for name in doomed}
-        raise TransferError(failures) from error
+        raise TransferError(failures, "deleted") from error
     if any(answers):
         raise InvalidURI(
             f"{source} lies in {target}, or that in it, though no name says so: to delete what it"

@@ -64,7 +64,6 @@ def below(tree: dict[str, bytes]) -> dict[str, bytes]:
 
 def failed(error: TransferError, name: str) -> set[str]:
     """The files that an error names: the large one, each with its cause."""
-    assert "large.bin" in str(error)
     assert all(isinstance(failure, OSError) for failure in error.failures.values())
     lost = set(error.failures)
     # SFTP's one connection carries all files, and is lost for each of them.
@@ -266,8 +265,9 @@ def test_an_upload_to_a_server_that_goes(
     with warnings.catch_warnings(record=True) as warned, pytest.raises(TransferError) as caught:
         warnings.simplefilter("always")
         mlartifacts.upload(plant(tmp_path / "here", TREE), wire.uri("tree"))
-    assert isinstance(caught.value.failures["large.bin"], OSError)
-    assert "large.bin" in str(caught.value)
+    lost = caught.value.failures["large.bin"]
+    assert isinstance(lost, OSError)
+    assert str(lost.filename).endswith("large.bin")
     said = [str(each.message) for each in warned]
     assert all(each.startswith("Remains of an abandoned write") for each in said)
     assert not said or name in NAMED_AT_LAST
@@ -289,8 +289,9 @@ def test_a_download_from_a_server_that_goes(
     wire.end_after(received=5_000_000)
     with pytest.raises(TransferError) as caught:
         mlartifacts.download(wire.uri("tree"), there, resume=False)
-    assert isinstance(caught.value.failures["large.bin"], OSError)
-    assert "large.bin" in str(caught.value)
+    lost = caught.value.failures["large.bin"]
+    assert isinstance(lost, OSError)
+    assert str(lost.filename).endswith("large.bin")
     arrived = found(there)
     assert arrived.pop("large.bin") == b"old"
     assert arrived.items() <= tree_of(wire).items()

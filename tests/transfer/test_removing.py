@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,16 @@ def busy(
         return Answer(503, b"") if len(asked) <= times else None
 
     return answer, asked
+
+
+def test_a_sync_says_what_it_could_not_delete(blobs: Any, tmp_path: Path) -> None:
+    here = plant(tmp_path / "here", {"new": b"5"})
+    with blobs._container as container:
+        lease = container.get_blob_client("tree/b").acquire_lease()
+        with pytest.raises(TransferError, match=r"^b was not deleted: "):
+            mlartifacts.sync(here, blobs.uri("tree"), delete=True)
+        lease.release()
+    assert blobs.stored() == {"tree/b": b"2", "tree/new": b"5"}
 
 
 @pytest.mark.parametrize("whole", [True, False])
