@@ -54,6 +54,7 @@ __all__ = [
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
     "begun",
+    "final",
     "mirrored",
     "stoppable",
     "synced",
@@ -249,6 +250,12 @@ async def begun(beginning: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable
         with contextlib.suppress(Exception):  # the cancellation is what counts
             await undo(await task)
         raise
+
+
+def final(error: OSError) -> OSError:
+    """Say of an error that its driver has tried again already, so that nobody else does."""
+    error.is_final = True  # type: ignore[attr-defined]
+    return error
 
 
 def mirrored(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -86,6 +86,7 @@ class Place:
             renamed = OSError(error.errno, error.strerror, self.said(named))
             if type(renamed) is not type(error) and type(error).__module__ != "builtins":
                 raise
+            vars(renamed).update(vars(error))
             raise renamed from error
 
 

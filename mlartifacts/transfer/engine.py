@@ -798,4 +798,6 @@ def _wait(tries: int) -> None:
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, ConnectionError):
         return True
+    if getattr(error, "is_final", False):  # the driver has tried it as often
+        return False
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS

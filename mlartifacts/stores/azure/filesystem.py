@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import os
+import random
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ from mlartifacts.network import sockets
 from mlartifacts.promises import (
     AsyncArtifactFileSystem,
     begun,
+    final,
     mirrored,
     synced,
     texts,
@@ -64,6 +66,7 @@ with STORE.driver():
 __all__ = ["AzureArtifactFileSystem"]
 
 _CONNECTING = 20  # seconds; Azure's own default
+_WAIT = 0.5  # seconds before the second try, at most; twice as long before each further one
 
 # Bytes of a block of a transfer, and of those that a write holds together with the one that is
 # being gathered. Two are held where they are longer.
@@ -83,10 +86,11 @@ _LOGIN = (
 
 
 class _Retry(ExponentialRetry):  # type: ignore[misc]
-    """Azure's retries, but none after a timeout or a failed login, and soon after a broken line.
+    """Azure's retries, but none after a timeout or a failed login, and each soon.
 
     A caller who allows n seconds must not wait four times as long for the error, nor a minute
-    to hear that nobody listens or that there is no login.
+    to hear that nobody listens or that there is no login. Azure's own waits are 15 seconds and
+    more, also where a server was busy for a moment.
     """
 
     def increment(
@@ -101,10 +105,8 @@ class _Retry(ExponentialRetry):  # type: ignore[misc]
         return again
 
     def get_backoff_time(self, settings: Any) -> float:
-        history = settings["history"]
-        if history and history[-1].error is not None:
-            return 0.25 * float(2 ** settings["count"])
-        return float(super().get_backoff_time(settings))
+        longest: float = _WAIT * 2 ** (settings["count"] - 1)
+        return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
 
 
 class _Transport(AioHttpTransport):  # type: ignore[misc]
@@ -816,7 +818,9 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         if cause is None:
             return None
         number, reason = self._meaning(cause, path)
-        return OSError(number, reason, path)
+        said = OSError(number, reason, path)
+        is_tried = (getattr(cause, "status_code", None) or 0) >= 500  # by Azure's client
+        return final(said) if is_tried else said
 
     def _meaning(self, error: AzureError, path: str) -> tuple[int, str]:
         if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
