@@ -21,6 +21,8 @@ __all__ = [
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "final",
+    "is_final",
     "is_of_store",
     "of_store",
     "printable",
@@ -112,6 +114,17 @@ class TransferError(ArtifactError, OSError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.failures, self.done)
+
+
+def final(error: E) -> E:
+    """Mark an error after which the driver has tried again in vain, so that nobody else does."""
+    error._is_final = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether the driver has tried again."""
+    return hasattr(error, "_is_final")
 
 
 def of_store(error: E) -> E:

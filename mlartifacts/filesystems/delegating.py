@@ -86,6 +86,7 @@ class Place:
             renamed = OSError(error.errno, error.strerror, self.said(named))
             if type(renamed) is not type(error) and type(error).__module__ != "builtins":
                 raise
+            vars(renamed).update(vars(error))
             raise renamed from error
 
 
@@ -354,6 +355,29 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
             self.cp_file(path1, path2)
         else:
             one[0].cp_listed(one[1], other[1], size, version)
+
+    def removed_together(self, path: str) -> int:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        said: int = place.fs.removed_together(place.path)
+        return said
+
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        """Delete files of a listing, each at all of its places."""
+        if len(paths) == 1:
+            return super().rm_listed(paths)
+        stores: dict[Any, list[tuple[Place, str]]] = {}
+        for path in paths:
+            for place in self.places(path, hopeful=True):
+                stores.setdefault(place.fs, []).append((place, path))
+        left: set[str] = set()
+        for fs, found in stores.items():
+            most = fs.removed_together(found[0][0].path)
+            for first in range(0, len(found), most):
+                named = {place.path: path for place, path in found[first : first + most]}
+                with found[first][0].explaining(), contextlib.suppress(FileNotFoundError):
+                    left |= {named[each] for each in fs.rm_listed(list(named))}
+        return [path for path in paths if path in left]
 
     def vouches(self, path: str, checksum: Checksum) -> bool:
         """Whether what is listed as a file's checksum is one."""

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
+from mlartifacts.errors import is_final
 from mlartifacts.promises import stoppable
 from mlartifacts.transfer.landing import Damaged, Landing, growing
 from mlartifacts.transfer.outage import Outage
@@ -823,4 +824,6 @@ def _pause(tries: int) -> float:
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, ConnectionError):
         return True
+    if is_final(error):
+        return False
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS

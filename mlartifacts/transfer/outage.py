@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
+from collections.abc import Iterator
 
 from mlartifacts.errors import is_of_store
 
@@ -28,6 +30,25 @@ class Outage:
         # Files that arrived, by now and when the last one failed, and failures since.
         self._arrived = self._before = self._in_a_row = 0
         self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def watching(self, path: str) -> Iterator[None]:
+        """Do something to a file, unless it would fail as it did for others.
+
+        Raises
+        ------
+        Exception
+            The reason, where there is one; what is raised inside.
+        """
+        if self.error is not None:
+            raise self.error_of(path)
+        begun = self.begin()
+        try:
+            yield
+        except Exception as error:
+            self.fail(error, begun)
+            raise
+        self.arrive()
 
     def begin(self) -> int:
         """Say that a file begins; the number is for :meth:`fail`."""

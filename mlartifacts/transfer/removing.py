@@ -5,17 +5,25 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.engine import again
+from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.writing import temporary_beside
 
 __all__ = ["refuse_source", "remove", "remove_whole"]
 
+S = TypeVar("S")
+T = TypeVar("T")
+
 _AT_ONCE = 16
+# Requests for many files each: a store may be slow with them, or find them too many.
+_TOGETHER_AT_ONCE = 4
 # How long an interrupt waits for what is on its way, and then for its removal.
 _LAST_SECONDS = 0.4
 
@@ -28,30 +36,71 @@ def remove(end: End, names: Collection[str]) -> None:
     TransferError
         Some could not be deleted, each with its cause.
     """
-    pool = _pool(end, names)
-    removals = {name: pool.submit(_remove_one, end, name) for name in names}
+    left = sorted(names)
     failures: dict[str, BaseException] = {}
-    try:
-        for name, removal in removals.items():
-            try:
-                removal.result()
-            except Exception as error:
-                failures[name] = error
-    finally:
-        for removal in removals.values():
-            removal.cancel()
-        pool.close()
+    most = end.fs.removed_together(end.root) if hasattr(end.fs, "removed_together") else 1
+    if min(most, len(left)) > 1:
+        groups = [left[first : first + most] for first in range(0, len(left), most)]
+        left = []
+        together = functools.partial(_remove_together, end)
+        for group, said in zip(groups, _each(together, groups, _TOGETHER_AT_ONCE), strict=True):
+            if isinstance(said, Exception):
+                failures |= dict.fromkeys(group, said)
+            else:
+                left += said
+    remove_one = functools.partial(_remove_one, end, Outage())
+    singly = _each(remove_one, left, _at_once(end))
+    failures |= {n: e for n, e in zip(left, singly, strict=True) if e is not None}
     if failures:
         raise TransferError(failures, "deleted")
 
 
-def _pool(end: End, names: Collection[str]) -> Pool:
-    return Pool(min(len(names), getattr(end.fs, "files_at_once", _AT_ONCE)))
+def _each(act: Callable[[S], T], items: Collection[S], threads: int) -> list[T | Exception]:
+    """Do something for each of some items, many at once, and give what came of each."""
+    pool = Pool(min(len(items), threads))
+    asked = [pool.submit(act, item) for item in items]
+    came: list[T | Exception] = []
+    try:
+        for each in asked:
+            try:
+                came.append(each.result())
+            except Exception as error:
+                came.append(error)
+    finally:
+        for each in asked:
+            each.cancel()
+        pool.close()
+    return came
 
 
-def _remove_one(end: End, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        again(lambda: end.fs.rm_file(end.path(name)))
+def _at_once(end: End) -> int:
+    return int(getattr(end.fs, "files_at_once", _AT_ONCE))
+
+
+def _remove_together(end: End, names: list[str]) -> list[str]:
+    """Delete files by a request for all of them, and give those that are to be deleted singly.
+
+    Raises
+    ------
+    ConnectionError, TimeoutError
+        Nobody answers.
+    """
+    paths = {end.path(name): name for name in names}
+    try:
+        return [paths[path] for path in again(lambda: end.fs.rm_listed(list(paths)))]
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:  # each file has its own, by itself
+        return names
+
+
+def _remove_one(end: End, outage: Outage, name: str) -> None:
+    path = end.path(name)
+    with contextlib.suppress(FileNotFoundError), outage.watching(path):
+        if hasattr(end.fs, "rm_listed"):
+            again(lambda: end.fs.rm_listed([path]))
+        else:
+            again(lambda: end.fs.rm_file(path))
 
 
 def remove_whole(end: End, files: Mapping[str, File]) -> None:
@@ -70,8 +119,10 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
     """
     is_file = "" in files
     try:
-        again(lambda: _at_once(end, is_file))
+        again(lambda: _remove_tree(end, is_file))
         return
+    except TransferError:
+        raise
     except (ConnectionError, TimeoutError) as error:
         raise TransferError(dict.fromkeys(files, error), "deleted") from error  # nobody answers
     except OSError as error:
@@ -82,19 +133,27 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
         return
     remove(end, sorted(left))
     try:
-        again(lambda: _at_once(end, is_file))
+        again(lambda: _remove_tree(end, is_file))
     except FileNotFoundError:
         return
+    except TransferError:
+        raise
     except OSError as error:
         raise TransferError({"": error}, "deleted") from first
 
 
-def _at_once(end: End, is_file: bool) -> None:
-    if is_file or "/" in end.root.rstrip("/"):
+def _remove_tree(end: End, is_file: bool) -> None:
+    above = end.root.rstrip("/")
+    if is_file or "/" in above:
         end.fs.rm(end.root, recursive=not is_file)
         return
-    for entry in end.fs.ls(end.root, detail=True):
-        end.fs.rm(entry["name"], recursive=entry["type"] == "directory")
+    entries = end.fs.ls(end.root, detail=True)
+    folders = [each["name"] for each in entries if each["type"] == "directory"]
+    for error in _each(lambda each: end.fs.rm(each, recursive=True), folders, _TOGETHER_AT_ONCE):
+        if error is not None:
+            raise error
+    paths = [each["name"] for each in entries if each["type"] != "directory"]
+    remove(end, [path.removeprefix(f"{above}/" if end.root else "") for path in paths])
 
 
 def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
@@ -191,7 +250,7 @@ def _written(end: End, names: Collection[str]) -> Iterator[None]:
     def write(name: str) -> None:
         again(lambda: end.fs.pipe_file(end.path(name), b""))
 
-    pool = _pool(end, names)
+    pool = Pool(min(len(names), _at_once(end)))
     written: list[concurrent.futures.Future[None]] = []
     patience: float | None = _LAST_SECONDS
     failed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidURI
+from mlartifacts.filesystems.delegating import Place
+from mlartifacts.promises import final
 from mlartifacts.transfer.trees import End
 from tests.servers import reverse_proxy
 from tests.servers.mlflow_server import MlflowServer
@@ -305,3 +308,11 @@ def test_text_in_transactions(server: MlflowServer, options: dict[str, str]) -> 
             file.write("text")
         raise ZeroDivisionError
     assert not fs.exists(f"{root}/failed")
+
+
+def test_what_a_driver_has_tried_again_says_so_of_a_run_too() -> None:
+    place = Place(None, "bucket/run", "0a1b")
+    with pytest.raises(OSError, match="busy") as caught, place.explaining():
+        raise final(OSError(errno.EIO, "busy", "bucket/run/file"))
+    assert caught.value.filename == "0a1b/file"
+    assert vars(caught.value) == vars(final(OSError()))

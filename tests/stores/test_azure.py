@@ -23,7 +23,7 @@ from azure.storage.blob import (
 
 import mlartifacts
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
+from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, TransferError
 from mlartifacts.promises import stoppable
 from mlartifacts.stores.azure import STORE
 from mlartifacts.uri import parse
@@ -413,7 +413,59 @@ def test_nobody_listens(azurite, root, refused_port, monkeypatch):
             act(path)
         assert caught.value.filename == path
     # Azure's own are 15 seconds and more each.
-    assert waits == [0.5, 1, 2] * 2
+    assert len(waits) == 6
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [0.5, 1, 2] * 2, strict=True))
+
+
+@pytest.fixture
+def busy(azurite, root, monkeypatch):
+    """A server that answers 503 to so many requests about ``busy``, and how long we wait then."""
+    asked, waits = [], []
+
+    async def sleep(retry, settings, transport):
+        waits.append(retry.get_backoff_time(settings))
+
+    monkeypatch.setattr("mlartifacts.stores.azure.filesystem._Retry.sleep", sleep)
+    monkeypatch.setattr("mlartifacts.transfer.engine._wait", waits.append)
+    said = {"x-ms-error-code": "ServerBusy", "Content-Type": "application/xml"}
+    answer = Answer(503, b"<Error><Code>ServerBusy</Code></Error>", said)
+    with reverse_proxy.serve(azurite.url) as front:
+
+        def refuse(times):
+            def refusing(request):
+                if "/busy" not in request.path or request.method != "PUT":
+                    return None
+                asked.append(request.path)
+                return answer if len(asked) <= times else None
+
+            front.answer = refusing
+            return asked, waits
+
+        string = azurite.connection_string.replace(azurite.url, front.url)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
+        yield refuse
+
+
+@pytest.mark.parametrize("size", [1, 20_000_000])
+def test_a_server_that_is_busy_twice(busy, root, container, raw, tmp_path, size):
+    (tmp_path / "busy").write_bytes(bytes(size))
+    asked, waits = busy(2)
+    mlartifacts.upload(tmp_path / "busy", f"{root}/")
+    assert len(raw.download_blob("busy").readall()) == size
+    assert len(asked) == 2 + (1 if size == 1 else 4)  # three blocks and their commit
+    assert len(waits) == 2
+    assert all(0.25 <= wait <= 1 for wait in waits)
+
+
+def test_a_server_that_stays_busy(busy, root, tmp_path):
+    """It is asked four times, and not four times by each of those who would ask again."""
+    (tmp_path / "busy").write_bytes(b"x")
+    asked, waits = busy(100)
+    with pytest.raises(TransferError, match=" 503 "):
+        mlartifacts.upload(tmp_path / "busy", f"{root}/")
+    assert len(asked) == 4
+    assert len(waits) == 3
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [0.5, 1, 2], strict=True))
 
 
 def test_steps_that_are_dots(fs, container, raw):

@@ -40,6 +40,7 @@ from tests.servers.process import wait_until
 from tests.servers.pyftpd import Ftp
 from tests.servers.silent import hanging, refusing
 from tests.servers.tcp_proxy import proxied
+from tests.transfer.conftest import AtOnce
 
 NAMES = [
     "a b.txt",
@@ -616,6 +617,27 @@ def test_deletes_are_complete_and_touch_no_sibling(
     fs.rm([f"{root}/foo.txt", f"{root}/foobar/a"])
     fs.rmdir(f"{root}/foobar")
     assert fs.ls(root) == []
+
+
+def test_a_tree_is_deleted_by_all_connections(
+    pyftpd: Ftp, ftp_handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, root = on(pyftpd)
+    folder = pyftpd.root / root.strip("/") / "tree"
+    for name in map(str, range(20)):
+        (folder / "in" / name).mkdir(parents=True)
+        (folder / name).write_bytes(b"x")
+    held, delete = AtOnce(16), ftp_handler.ftp_DELE
+
+    def deleting(self: Any, path: str) -> Any:
+        if os.path.isfile(path):
+            held.pass_by()
+        return delete(self, path)
+
+    monkeypatch.setattr(ftp_handler, "ftp_DELE", deleting)
+    fs.rm(f"{root}/tree", recursive=True)
+    assert held.most == 16
+    assert not folder.exists()
 
 
 def test_moves(place: tuple[FTPArtifactFileSystem, str]) -> None:

@@ -45,7 +45,7 @@ def tree_of(wire: Line) -> dict[str, bytes]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less between two tries; Azure's own wait a quarter of a minute after each 503."""
+    """Wait less between two tries, whoever tries again."""
     monkeypatch.setattr(engine, "_WAIT", 0.02)
     monkeypatch.setattr(azure._Retry, "get_backoff_time", lambda self, settings: 0.02)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")

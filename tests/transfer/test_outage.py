@@ -12,7 +12,8 @@ import pytest
 
 import mlartifacts
 from mlartifacts.errors import TransferError
-from mlartifacts.transfer import engine
+from mlartifacts.transfer import engine, removing
+from mlartifacts.transfer.trees import End
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.process import LOOPBACK
@@ -209,3 +210,17 @@ def test_a_slow_line_is_not_silent(
         fs.put_file(str(tmp_path / "got"), f"{root}/put")
         wire.proxy.rate = wire.bulk.rate = None
         assert fs.cat_file(f"{root}/piped") == fs.cat_file(f"{root}/put") == data
+
+
+@pytest.mark.parametrize("name", ["gcs", "sftp", "ftp"])
+def test_a_server_that_says_nothing_of_deletions(
+    name: str, opened: Opened, hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    place = opened(name).elsewhere(hanging_server.host, hanging_server.port)
+    for variable, value in place.env.items():
+        monkeypatch.setenv(variable, value)
+    end = End(*mlartifacts.url_to_fs(f"{place.uri.rpartition('/')[0]}/tree"))
+    found = failures(lambda: removing.remove(end, MANY))
+    assert all(isinstance(cause, TimeoutError) for cause in found.values())
+    assert 0 < len(hanging_server.accepted) <= 2 * engine._CARRIED_AT_ONCE

@@ -14,7 +14,7 @@ import re
 import shutil
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -55,6 +55,9 @@ _PIECE = 2**20
 _BLOCK = 16 * 2**20
 # Files that are copied at once: each holds a window in memory.
 _COPIED_AT_ONCE = 4
+# Files that are deleted at once, and those whose directories are listed once for all of them.
+_DELETED_AT_ONCE = 16
+_DELETED_TOGETHER = 1000
 T = TypeVar("T")
 
 # As in URIs, and what UTF-8 has not.
@@ -103,6 +106,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._busy: str | None = None
         self._asking = OfLoop(asyncio.Lock)
         self._copying = OfLoop(lambda: asyncio.Semaphore(_COPIED_AT_ONCE))
+        self._deleting = OfLoop(lambda: asyncio.Semaphore(_DELETED_AT_ONCE))
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
         self._upload_part: int = options.pop("multipart_upload_chunk_size")
         self._download_part: int = options.pop("multipart_download_chunk_size")
@@ -730,6 +734,42 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), each)
             await self._json("DELETE", route)
 
+    def removed_together(self, path: str) -> int:
+        """As many as are looked for by one listing of their directory."""
+        return _DELETED_TOGETHER
+
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        if len(paths) == 1:
+            return super().rm_listed(paths)
+        with self._explaining(paths[0].rpartition("/")[0]):
+            left: list[str] = synced(self.loop, self._rm_listed, paths)
+            return left
+
+    async def _rm_listed(self, paths: list[str]) -> list[str]:
+        gate = self._deleting.get()
+
+        async def inside(parent: str) -> list[tuple[str, bool]]:
+            async with gate:
+                entries = await self._entries(parent)
+            return [(f"{parent}/{each.name}".lstrip("/"), each.is_dir) for each in entries]
+
+        async def delete(path: str) -> str | None:
+            try:
+                async with gate:
+                    await self._json("DELETE", self._route(path))
+            except Refused:
+                return path
+            return None
+
+        parents = {path.rpartition("/")[0] for path in paths}
+        listed = [functools.partial(inside, each) for each in parents]
+        entries = {each for found in await _at_once(listed, len(listed)) for each in found}
+        # The server would delete a file and the directory of its name together.
+        files = {path for path, is_dir in entries if not is_dir} & {*paths}
+        both = {path for path, is_dir in entries if is_dir} & {*paths}
+        deleted = [functools.partial(delete, path) for path in files - both]
+        return [*both, *filter(None, await _at_once(deleted, len(deleted)))]
+
     async def _rmdir(self, path: str, **kwargs: Any) -> None:
         path = self._strip_protocol(path)
         if await self._ls(path, detail=False):
@@ -815,7 +855,7 @@ def _described(parent: str, entry: wire.Entry) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-async def _at_once(actions: list[Callable[[], Awaitable[T]]], most: int) -> list[T]:
+async def _at_once(actions: Sequence[Callable[[], Awaitable[T]]], most: int) -> list[T]:
     """Do several things, `most` at once; where one fails, the others are cancelled."""
     gate = asyncio.Semaphore(most)
 

@@ -65,6 +65,9 @@ class ModelsFileSystem(DelegatingFileSystem):
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
         _refuse(texts(path)[0])
 
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        _refuse(paths[0])
+
 
 class _Reading(DelegatingCarrier):
     def write(self, path: str, data: Any) -> NoReturn:

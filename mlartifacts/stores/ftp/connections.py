@@ -25,6 +25,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 __all__ = [
+    "AT_ONCE",
     "Connection",
     "ConnectionPool",
     "Download",
@@ -37,10 +38,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Commands that run at once, and connections kept for later: one for each file of a transfer. To
+#: Commands that run at once, and connections kept for later: one for each file of a transfer. To
 # log in again takes more round trips than a small file does. A server that has fewer sessions for
 # a client says so, and the others wait (see ConnectionPool).
-_LIMIT = 16
+AT_ONCE = 16
 # A connection that was idle for longer is asked (NOOP) before it is used: a firewall may have
 # forgotten it without telling either side. After the second time it is not kept at all.
 _TRUSTED_SECONDS = 15.0
@@ -406,7 +407,7 @@ class ConnectionPool:
 
     def _make_locks(self) -> None:
         self._changed = threading.Condition()
-        self._slots = threading.BoundedSemaphore(_LIMIT)
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._lent = 0
 
     def features(self) -> frozenset[str]:
@@ -455,7 +456,7 @@ class ConnectionPool:
         with self._changed:
             self._lent = max(self._lent - 1, 0)
             surplus = [c for c in self._idle if now - c.idle_since > _KEPT_SECONDS]
-            if clean and connection.sock is not None and len(self._idle) - len(surplus) < _LIMIT:
+            if clean and connection.sock is not None and len(self._idle) - len(surplus) < AT_ONCE:
                 connection.idle_since = now
                 self._idle.append(connection)
             else:

@@ -8,6 +8,7 @@ finds out what a refusal means: FTP's 550 is all of "not there", "not yours" and
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import errno
 import ftplib
@@ -19,7 +20,14 @@ from typing import Any, NoReturn, TypeVar
 
 from fsspec.spec import AbstractFileSystem
 
-from mlartifacts.stores.ftp.connections import Connection, ConnectionPool, Endpoint, Upload, reply
+from mlartifacts.stores.ftp.connections import (
+    AT_ONCE,
+    Connection,
+    ConnectionPool,
+    Endpoint,
+    Upload,
+    reply,
+)
 from mlartifacts.stores.ftp.files import FTPReadFile, FTPWriteFile, RangeReader
 from mlartifacts.stores.ftp.listings import (
     Entry,
@@ -579,20 +587,26 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Delete a directory down to a depth; whether it is gone."""
         if maxdepth is not None and maxdepth < 1:
             return False
+        # What is listed as a directory may be a link to one (MLSD follows them), and what that
+        # leads to is not ours to delete. DELE takes a link, and refuses a directory.
+        below = [_join(path, entry.name) for entry in self._entries(path) or []]
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+            left = [each for each in threads.map(self._rm_unless_directory, below) if each]
+        deeper = None if maxdepth is None else maxdepth - 1
         complete = True
-        for entry in self._entries(path) or []:
-            below = _join(path, entry.name)
-            try:
-                # What is listed as a directory may be a link to one (MLSD follows them), and
-                # what that leads to is not ours to delete. DELE takes a link, and refuses a
-                # directory.
-                self.rm_file(below)
-            except IsADirectoryError:
-                deeper = None if maxdepth is None else maxdepth - 1
-                complete = self._rm_tree(below, deeper) and complete
+        for each in left:
+            complete = self._rm_tree(each, deeper) and complete
         if complete and path != "/":
             self.rmdir(path)
         return complete
+
+    def _rm_unless_directory(self, path: str) -> str | None:
+        """Delete a file; the path of what is a directory."""
+        try:
+            self.rm_file(path)
+        except IsADirectoryError:
+            return path
+        return None
 
     # ---- Refusals ------------------------------------------------------------------------
 

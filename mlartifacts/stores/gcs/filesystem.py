@@ -39,6 +39,9 @@ __all__ = ["GCSArtifactFileSystem"]
 
 _LARGE = 2**20
 
+# How many objects Google deletes by one request.
+_DELETED_AT_ONCE = 100
+
 # What gcsfs ends an upload in one request with.
 _LAST = b"\n--==0==--"
 
@@ -349,6 +352,18 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         await super()._mv(path1, path2, recursive=recursive, **kwargs)
 
     # ---- Deleting ------------------------------------------------------------------------
+
+    def removed_together(self, path: str) -> int:
+        """As many as Google takes; emulators have no batches."""
+        return _DELETED_AT_ONCE if self.on_google else 1
+
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        if len(paths) == 1:
+            return super().rm_listed(paths)
+        with self._explaining(paths[0].rpartition("/")[0]):
+            answers = synced(self.loop, self._rm_files, paths)
+        deleted = {each for each in answers if isinstance(each, str)}
+        return [path for path in paths if path not in deleted]
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
         paths = [self._strip_protocol(each) for each in texts(path)]

@@ -23,6 +23,7 @@ import functools
 import math
 import mimetypes
 import os
+import re
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -38,7 +39,7 @@ from mlartifacts.stores.s3.answers import files_listed, read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["DIRECTORY_BUCKET", "Hung", "S3Driver", "told_by_name"]
+__all__ = ["DELETED_AT_ONCE", "DIRECTORY_BUCKET", "Hung", "S3Driver", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -57,8 +58,11 @@ _NAMED_BY_KEY = frozenset({"put_object", "create_multipart_upload"})
 _PARTS = 10_000
 # The most that s3fs copies in one request.
 _COPIED_AT_ONCE = 150 * 2**20
-# How many keys S3 deletes in one request, and lists in one answer.
-_DELETED_AT_ONCE = 1000
+#: How many keys S3 deletes in one request, and lists in one answer.
+DELETED_AT_ONCE = 1000
+# Keys that come out of XML as they went in: some servers' parsers strip what they read, and that
+# could be another key.
+_IN_XML = re.compile(r"\S(?:[^\x00-\x1f\x7f]*\S)?")
 # How the names of buckets end that list nothing but what is below a directory.
 DIRECTORY_BUCKET = "--x-s3"
 # Turns of the event loop after which a request that has a connection is on its way.
@@ -502,13 +506,24 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         names, deleted = [key], False  # a file may have the directory's name
         async for page in self._list_pages("list_objects_v2", Bucket=bucket, Prefix=f"{key}/"):
             names += [item["Key"] for item in page.get("Contents", [])]
-            if len(names) > _DELETED_AT_ONCE:
-                await self._delete(bucket, names[:_DELETED_AT_ONCE])
-                names, deleted = names[_DELETED_AT_ONCE:], True
+            if len(names) > DELETED_AT_ONCE:
+                await self._delete(bucket, names[:DELETED_AT_ONCE])
+                names, deleted = names[DELETED_AT_ONCE:], True
         if names == [key] and not deleted:
             await self._rm_file(path)
         else:
             await self._delete(bucket, names)
+
+    async def _rm_listed(self, paths: list[str]) -> list[str]:
+        if len(paths) == 1:
+            await S3FileSystem._rm_file(self, paths[0])
+            return []
+        bucket = self.split_path(paths[0])[0]
+        keys = {self.split_path(path)[1]: path for path in paths}
+        sure = [key for key in keys if _IN_XML.fullmatch(key)]
+        answer = await self._delete_keys(bucket, sure, quiet=False) if sure else {}
+        deleted = {each.get("Key") for each in answer.get("Deleted", [])}
+        return [path for key, path in keys.items() if key not in deleted]
 
     async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
         if pathlist:
@@ -520,12 +535,17 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         """Delete up to 1,000 keys; s3fs passes over what could not be deleted."""
         if not keys:
             return
-        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = await self._delete_keys(bucket, keys, quiet=True)
+        for failure in answer.get("Errors", []):
+            raise ClientError({"Error": failure}, "DeleteObjects")
+
+    async def _delete_keys(self, bucket: str, keys: list[str], quiet: bool) -> Any:
+        """What the store says of each key, or (`quiet`) of those that it did not delete."""
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": quiet}
         answer = await self._call_s3("delete_objects", Bucket=bucket, Delete=objects)
         for key in keys:
             self.invalidate_cache(self._parent(f"{bucket}/{key}"))
-        for failure in answer.get("Errors", []):
-            raise ClientError({"Error": failure}, "DeleteObjects")
+        return answer
 
 
 def told_by_name(name: str) -> dict[str, str]:

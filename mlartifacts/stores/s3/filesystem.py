@@ -48,7 +48,7 @@ with STORE.driver():
     )
 
     from mlartifacts.stores.s3.answers import has_md5
-    from mlartifacts.stores.s3.driver import DIRECTORY_BUCKET, Hung, S3Driver
+    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, DIRECTORY_BUCKET, Hung, S3Driver
 
 __all__ = ["S3ArtifactFileSystem"]
 
@@ -97,6 +97,7 @@ _OTHERS: dict[str, tuple[int, str]] = {
     "BucketNotEmpty": (errno.ENOTEMPTY, "the bucket is not empty"),
     "EntityTooLarge": (errno.EFBIG, "the store takes no object of this size"),
     "IllegalLocationConstraintException": (errno.EINVAL, _REGION),
+    "NotImplemented": (errno.EOPNOTSUPP, "the store has no such request"),
     "KeyTooLongError": (errno.ENAMETOOLONG, "the key is too long"),
     "PermanentRedirect": (errno.EINVAL, _REGION),
     # The store's own time, and none that was set here: it may be mended by another try.
@@ -331,6 +332,13 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         return super()._open_whole(path, mode, **kwargs)
 
     # ---- Deleting ------------------------------------------------------------------------
+
+    def removed_together(self, path: str) -> int:
+        return DELETED_AT_ONCE
+
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        left: list[str] = synced(self.loop, self._rm_listed, paths)
+        return left
 
     async def _rm_file(self, path: str, **kwargs: Any) -> None:
         try:
