@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from mlartifacts.writing import create_like, landing, naming, temporary_beside
@@ -18,13 +20,19 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Damaged", "Landing", "growing"]
+__all__ = ["Damaged", "Full", "Landing", "growing"]
 
 _WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+# The disk is full, the user's share of it, or the file is larger than it or the process may have.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Damaged(OSError):
     """Other bytes came than were sent: none of them is of use."""
+
+
+class Full(OSError):
+    """A disk, or a user's share of it, has no room for a file: what came of it was removed."""
 
 
 class Landing:
@@ -45,14 +53,15 @@ class Landing:
         """Make a file, or replace it."""
         directory = os.path.dirname(target)
         if not self.make_directory(directory) and os.path.lexists(target):
-            with landing(target) as temporary:
-                _fill(os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
+            with _telling_full(target), landing(target) as temporary:
+                _fill(temporary, os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
             return
         name = f".mlartifacts-{self._mark}{next(self._count) % 2**32:08x}.part"
-        with naming(os.path.join(directory, name), target) as temporary:
+        temporary = os.path.join(directory, name)
+        with _telling_full(target), naming(temporary, target):
             file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
             try:
-                _fill(file, pieces)
+                _fill(temporary, file, pieces)
                 os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -69,19 +78,54 @@ class Landing:
         return made
 
 
-def _fill(file: int, pieces: Iterable[Any]) -> None:
+def _fill(path: str, file: int, pieces: Iterable[Any]) -> None:
     """Write all of some bytes, and close: a disk that is nearly full takes fewer than it is given.
 
     A file object would ask the system about the file first.
     """
     try:
         for piece in pieces:
-            done = os.write(file, piece)
-            while done < len(piece):
-                piece = memoryview(piece)[done:]
+            with _named(path):
                 done = os.write(file, piece)
+                while done < len(piece):
+                    piece = memoryview(piece)[done:]
+                    done = os.write(file, piece)
     finally:
         os.close(file)
+
+
+class _Part(io.FileIO):
+    """What has come of a file; an error of its disk has its name, as one of its source has not."""
+
+    def write(self, data: Any) -> int:
+        with _named(str(self.name)):
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+@contextlib.contextmanager
+def _telling_full(target: str) -> Iterator[None]:
+    """Say which disk has no room for a file.
+
+    Raises
+    ------
+    Full
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename != target:
+            raise
+        mount = next(each for each in Path(os.path.realpath(target)).parents if each.is_mount())
+        reason = f"{error.strerror} (the disk at {mount})"
+        raise Full(error.errno, reason, target) from error
 
 
 @contextlib.contextmanager
@@ -96,16 +140,18 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         What the bytes are of: those of another version are removed.
     keep : bool
         Leave what came for the next time where an exception ends this one, unless it is
-        :class:`Damaged`. Who finds another process or thread at it begins a file of its own,
-        which is not kept.
+        :class:`Damaged` or :class:`Full`. Who finds another process or thread at it begins a file
+        of its own, which is not kept.
 
     Raises
     ------
+    Full
+        The disk has no room for it.
     OSError
         What the disk says, of `target`.
     """
     part = _part(target, version)
-    with naming(part, target), contextlib.suppress(FileExistsError):
+    with _telling_full(target), naming(part, target), contextlib.suppress(FileExistsError):
         create_like(target, part)
     with _alone_with(part) as alone:
         keep = keep and alone
@@ -115,12 +161,12 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
             part = temporary_beside(target)
             create_like(target, part)
         try:
-            with naming(part, target):
-                with open(part, "ab+" if keep else "wb+") as local:
+            with _telling_full(target), naming(part, target):
+                with io.BufferedRandom(_Part(part, "ab+" if keep else "wb+")) as local:
                     yield local
                 os.replace(part, target)
         except BaseException as error:
-            if not keep or isinstance(error, Damaged):
+            if not keep or isinstance(error, Damaged | Full):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
             raise
