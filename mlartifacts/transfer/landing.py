@@ -20,7 +20,7 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Damaged", "Full", "Landing", "growing"]
+__all__ = ["Damaged", "Full", "Landing", "growing", "lacks_room"]
 
 _WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 # The disk is full, the user's share of it, or the file is larger than it or the process may have.
@@ -33,6 +33,11 @@ class Damaged(OSError):
 
 class Full(OSError):
     """A disk, or a user's share of it, has no room for a file: what came of it was removed."""
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether a file would land if something else went from its disk."""
+    return isinstance(error, Full) and error.errno != errno.EFBIG
 
 
 class Landing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Engine, Moved, again
-from mlartifacts.transfer.landing import Full
+from mlartifacts.transfer.landing import lacks_room
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought
 from mlartifacts.transfer.trees import End, File
@@ -70,7 +69,7 @@ def move(
 
     by_name = {file.name: file for file in files}
     failures = once(by_name)
-    if fitting := _fitting(target, {n: by_name[n] for n, e in failures.items() if _is_full(e)}):
+    if fitting := _fitting(target, {n: by_name[n] for n, e in failures.items() if lacks_room(e)}):
         others = {name: error for name, error in failures.items() if name not in fitting}
         failures = others | once(fitting)
     wrong = {name: by_name[name] for name, error in failures.items() if isinstance(error, Wrong)}
@@ -82,10 +81,6 @@ def move(
             wrong[name] = again(functools.partial(source.file, name))
     others = {name: error for name, error in failures.items() if name not in wrong}
     return others | once(wrong)
-
-
-def _is_full(error: Exception) -> bool:
-    return isinstance(error, Full) and error.errno != errno.EFBIG
 
 
 def _fitting(target: End, files: Mapping[str, File]) -> dict[str, File]:

@@ -11,11 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.servers.moto import Moto
 from tests.transfer.trees import found, plant
 
 MIB = 2**20
@@ -23,7 +24,7 @@ SMALL = {f"small/{number}": os.urandom(1000) for number in range(20)}
 MOUNTS = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 
 
-def run(program: str, *args: Path, within: Sequence[Path | str] = ()) -> str:
+def run(program: str, *args: Path | str, within: Sequence[Path | str] = ()) -> str:
     """What a program prints."""
     command = [*within, sys.executable, "-c", program, *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -31,7 +32,7 @@ def run(program: str, *args: Path, within: Sequence[Path | str] = ()) -> str:
     return done.stdout
 
 
-def on_a_disk_of(mib: int, program: str, disk: Path, *args: Path) -> str:
+def on_a_disk_of(mib: int, program: str, disk: Path, *args: Path | str) -> str:
     """What a program prints on a machine with a small disk at `disk`, its first argument."""
     disk.mkdir(exist_ok=True)
     mount = f'mount -t tmpfs -o size={mib}m tmpfs "$1"'
@@ -120,3 +121,109 @@ print(*(path.name for path in (disk / "there").iterdir()))
 def test_room_that_was_given_up_meanwhile(tmp_path: Path) -> None:
     here = plant(tmp_path / "here", {"one": bytes(9 * MIB)})
     assert on_a_disk_of(20, GIVEN_UP, tmp_path / "disk", here) == "one\n"
+
+
+# ---- A cache -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a bucket, to which `put` puts."""
+    for name, value in moto_server.env.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{moto_server.new_bucket()}"
+
+
+def put(moto: Moto, bucket: str, tree: Mapping[str, bytes]) -> None:
+    for name, data in tree.items():
+        moto.request("PUT", f"/{bucket.removeprefix('s3://')}/{name}", data)
+
+
+CACHE = """
+import os, subprocess, sys, mlartifacts
+from pathlib import Path
+disk, bucket = map(str, sys.argv[1:])
+os.environ["MLARTIFACTS_CACHE_DIR"] = f"{disk}/cache"
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+def child(names):
+    program = "import sys, mlartifacts; [mlartifacts.cached(each) for each in sys.argv[1:]]"
+    uris = [f"{bucket}/{name}" for name in names]
+    subprocess.run([sys.executable, "-c", program, *uris], check=True)
+
+def there():
+    return sorted(path.name for path in Path(disk).glob("cache/*/entries/*/*/files/*"))
+"""
+
+EVICTS = (
+    CACHE
+    + """
+child(["old", "older", "new"])
+mine = mlartifacts.cached(f"{bucket}/old")
+got = mlartifacts.cached(f"{bucket}/large")
+print(got.stat().st_size, mine.exists(), *there())
+try:
+    mlartifacts.cached(f"{bucket}/too-large")
+except mlartifacts.TransferError as error:
+    print(error.failures[""].errno, got.exists(), mine.exists(), *there())
+with open(f"{disk}/ballast", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+print(mlartifacts.cached(f"{bucket}/large") == got)
+"""
+)
+
+
+def test_a_cache_on_a_full_disk(moto_server: Moto, bucket: str, tmp_path: Path) -> None:
+    """It is far from its bound; what nobody has goes, the least recently used first."""
+    tree = {name: bytes(5 * MIB) for name in ("old", "older", "new")}
+    put(moto_server, bucket, {**tree, "large": bytes(9 * MIB), "too-large": bytes(20 * MIB)})
+    said = on_a_disk_of(20, EVICTS, tmp_path / "disk", bucket).splitlines()
+    assert said == [
+        f"{9 * MIB} True large old",
+        f"{errno.ENOSPC} True True large old",
+        "True",
+    ]
+
+
+READ_ONLY = (
+    CACHE
+    + """
+child(["known", "tree"])
+# As the layers of an image keep them.
+for path in Path(disk).rglob("*"):
+    os.utime(path, (0, int(path.stat().st_mtime)))
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+print(len(mlartifacts.cached(f"{bucket}/known").read_bytes()))
+print((mlartifacts.cached(f"{bucket}/tree") / "a" / "b").read_text())
+for name in "unknown", "changed":
+    if name == "changed":
+        with mlartifacts.open(f"{bucket}/known", "wb") as file:
+            file.write(b"another")
+        name = "known"
+    try:
+        mlartifacts.cached(f"{bucket}/{name}")
+    except OSError as error:
+        print(error.errno, error.filename, error)
+os.environ["MLARTIFACTS_CACHE_DIR"] = f"{disk}/other"
+try:
+    mlartifacts.cached(f"{bucket}/known")
+except OSError as error:
+    print(error.errno, error.filename, error)
+"""
+)
+
+
+def test_a_cache_that_is_read_only(moto_server: Moto, bucket: str, tmp_path: Path) -> None:
+    put(moto_server, bucket, {"known": b"known", "unknown": b"?", "tree/a/b": b"inside"})
+    disk = tmp_path / "disk"
+    known, tree, *refused = on_a_disk_of(20, READ_ONLY, disk, bucket).splitlines()
+    assert (known, tree) == ("5", "inside")
+    roots = [f"{disk}/cache/cached-1"] * 2 + [f"{disk}/other/cached-1"]
+    for line, root in zip(refused, roots, strict=True):
+        assert line.startswith(f"{errno.EROFS} {root} ")
+        assert "read-only" in line
+        assert "MLARTIFACTS_CACHE_DIR" in line
