@@ -462,6 +462,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Whether no file in a directory may have the name of a directory in it."""
         return False
 
+    def is_written(self, path: str) -> bool:
+        """Whether somebody may be writing to a file though its time is old."""
+        return False
+
     def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
         """The filesystem and the path where a file lies, or is written; ``None``: look for it."""
         return self, path
@@ -727,6 +731,7 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         self._refuse_existing(path, mode)
+        kwargs.setdefault("size", memoryview(value).nbytes)
         super().pipe_file(path, value, mode=mode, **kwargs)
 
     def put_file(

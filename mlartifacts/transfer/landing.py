@@ -20,7 +20,7 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Damaged", "Full", "Landing", "growing", "lacks_room"]
+__all__ = ["Damaged", "Full", "Landing", "alone_with", "growing", "lacks_room"]
 
 _WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 # The disk is full, the user's share of it, or the file is larger than it or the process may have.
@@ -49,7 +49,7 @@ class Landing:
     """
 
     def __init__(self) -> None:
-        self._mark = secrets.token_hex(4)
+        self._mark = secrets.token_hex(8)
         self._count = itertools.count()
         # Whether each was made here, so that nothing was in it.
         self._directories: dict[str, bool] = {}
@@ -61,7 +61,7 @@ class Landing:
             with _telling_full(target), landing(target) as temporary:
                 _fill(temporary, os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
             return
-        name = f".mlartifacts-{self._mark}{next(self._count) % 2**32:08x}.part"
+        name = f".mlartifacts-{self._mark}{next(self._count):016x}.part"
         temporary = os.path.join(directory, name)
         with _telling_full(target), naming(temporary, target):
             file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
@@ -155,15 +155,15 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
     OSError
         What the disk says, of `target`.
     """
-    part = _part(target, version)
+    part = _part(target, version, keep)
     with _telling_full(target), naming(part, target), contextlib.suppress(FileExistsError):
         create_like(target, part)
-    with _alone_with(part) as alone:
+    with alone_with(part) as alone:
         keep = keep and alone
         if alone:
-            _forget_others(part)
+            _forget_others(target, part)
         else:
-            part = temporary_beside(target)
+            part = temporary_beside(target, passing=True)
             create_like(target, part)
         try:
             with _telling_full(target), naming(part, target):
@@ -178,7 +178,7 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _alone_with(part: str) -> Iterator[bool]:
+def alone_with(part: str) -> Iterator[bool]:
     """Say whether no other process or thread is at what has come of a file, and keep them off.
 
     The lock ends with its process. On Windows, which has none of the kind, a file that another
@@ -201,23 +201,30 @@ def _alone_with(part: str) -> Iterator[bool]:
         yield alone
 
 
-def _part(target: str, version: str) -> str:
-    """The name of what has come of a file: another one for another version of it."""
+def _part(target: str, version: str, keep: bool) -> str:
+    """The name of what has come of a file: another one for another version of it.
+
+    Where it is not kept for the next time, the name says that nobody misses it.
+    """
+    dash = "-" if keep else ""
+    return f"{_begin_of_parts(target)}{dash}{_mark(version)}.part"
+
+
+def _begin_of_parts(target: str) -> str:
     directory, name = os.path.split(target)
-    return os.path.join(directory, f".mlartifacts-{_mark(name)}-{_mark(version)}.part")
+    return os.path.join(directory, f".mlartifacts-{_mark(name)}")
 
 
 def _mark(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def _forget_others(part: str) -> None:
-    """Remove what has come of other versions of a file."""
-    directory, name = os.path.split(part)
-    begin = name.rpartition("-")[0]
-    with os.scandir(directory) as entries:
-        others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
+def _forget_others(target: str, part: str) -> None:
+    """Remove what else has come of a file, of other versions."""
+    begin = _begin_of_parts(target)
+    with os.scandir(os.path.dirname(target)) as entries:
+        others = [e.path for e in entries if e.path.startswith(begin) and e.path != part]
     for other in others:
-        with _alone_with(other) as alone:
+        with alone_with(other) as alone:
             if alone:
                 os.unlink(other)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
+from mlartifacts.transfer.leftovers import remove_leftovers
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
 from mlartifacts.transfer.patterns import PathFilter, Patterns
@@ -463,6 +464,8 @@ def _transfer(
             _remember(records, target, brought, began)
         if failures:
             raise TransferError(failures)
+    if not dry_run:
+        remove_leftovers(target, files)
     moved = tuple(sorted(file.name for file in plan.moves))
     return Report(place, moved, skipped, plan.size), is_directory
 
