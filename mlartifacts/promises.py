@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mlartifacts.signing import Signer
 
 __all__ = [
+    "TOO_LARGE",
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
@@ -63,6 +64,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: What 413 means: errno.EFBIG, as another try is of no use.
+TOO_LARGE = (
+    "the server, or a proxy before it, takes no body of this size (413): its settings say how large"
+    " one may be, nginx's client_max_body_size, say"
+)
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (

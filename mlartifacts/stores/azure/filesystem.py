@@ -25,7 +25,14 @@ from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver
 from mlartifacts.network import sockets
-from mlartifacts.promises import AsyncArtifactFileSystem, begun, mirrored, texts, unfit_key
+from mlartifacts.promises import (
+    TOO_LARGE,
+    AsyncArtifactFileSystem,
+    begun,
+    mirrored,
+    texts,
+    unfit_key,
+)
 from mlartifacts.reading import ProportionalCache
 from mlartifacts.stores.azure import STORE, account, agree, alone
 from mlartifacts.writing import WholeWrite
@@ -800,6 +807,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             return errno.EACCES, f"{what}: {_LOGIN}"
         if not isinstance(error, HttpResponseError):
             return errno.EIO, type(error).__name__
+        if status == 413:
+            return errno.EFBIG, TOO_LARGE
         if code == "ContainerNotFound":
             return errno.ENOENT, f"no such container: {self.split_path(path)[0]!r}"
         if code == "OperationTimedOut":
