@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mlartifacts.signing import Signer
 
 __all__ = [
+    "TOO_LARGE",
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
@@ -63,6 +64,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: What 413 means: errno.EFBIG, as another try is of no use.
+TOO_LARGE = (
+    "the server, or a proxy before it, takes no body of this size (413): its settings say how large"
+    " one may be, nginx's client_max_body_size, say"
+)
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
@@ -462,6 +469,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Whether no file in a directory may have the name of a directory in it."""
         return False
 
+    def is_written(self, path: str) -> bool:
+        """Whether somebody may be writing to a file though its time is old."""
+        return False
+
     def where(self, path: str, writing: bool = False) -> tuple[Any, str] | None:
         """The filesystem and the path where a file lies, or is written; ``None``: look for it."""
         return self, path
@@ -748,6 +759,7 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         self._refuse_existing(path, mode)
+        kwargs.setdefault("size", memoryview(value).nbytes)
         super().pipe_file(path, value, mode=mode, **kwargs)
 
     def put_file(

@@ -31,6 +31,7 @@ __all__ = [
     "WholeWrite",
     "create_like",
     "give_name",
+    "is_passing",
     "is_temporary",
     "landing",
     "naming",
@@ -42,21 +43,39 @@ _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 # Where fsspec's asynchronous drivers run.
 _DRIVERS_THREAD = "fsspecIO"
 
-_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-[0-9a-f]{16})?\.part")
+_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-?[0-9a-f]{16})?\.part")
+_PASSING = re.compile(r"\.?mlartifacts-[0-9a-f]{32}\.part")
 
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8
 
 
-def temporary_beside(target: str) -> str:
-    """Name a file that no listing of `target`'s directory has yet, to be renamed to `target`."""
+def temporary_beside(target: str, passing: bool = False) -> str:
+    """Name a file that no listing of `target`'s directory has yet, to be renamed to `target`.
+
+    Parameters
+    ----------
+    target : str
+    passing : bool, default False
+        It is written without a pause, and nobody misses it if that breaks off: see
+        :func:`is_passing`.
+    """
     directory, slash, _ = target.rpartition("/")
-    return f"{directory}{slash}.mlartifacts-{secrets.token_hex(8)}.part"
+    return f"{directory}{slash}.mlartifacts-{secrets.token_hex(16 if passing else 8)}.part"
 
 
 def is_temporary(path: str) -> bool:
     """Whether a path ends with a name that :func:`temporary_beside` gives, or a transfer."""
     return _TEMPORARY.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def is_passing(path: str) -> bool:
+    """Whether a path ends with a name of what is written without a pause, as in a transfer.
+
+    Of any other temporary name, nobody but who made it knows what is in it: a file that somebody
+    opened, and writes to once a week, or the old content of one that is being replaced.
+    """
+    return _PASSING.fullmatch(path.rpartition("/")[2]) is not None
 
 
 @contextlib.contextmanager
@@ -77,7 +96,7 @@ def landing(target: str, exclusive: bool = False) -> Iterator[str]:
     if os.path.exists(real) and not os.path.isfile(real):
         yield real
         return
-    with naming(temporary_beside(real.replace(os.sep, "/")), target) as temporary:
+    with naming(temporary_beside(real.replace(os.sep, "/"), passing=True), target) as temporary:
         try:
             create_like(real, temporary)
             yield temporary

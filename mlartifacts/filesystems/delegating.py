@@ -313,6 +313,11 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         place = self.places(self._strip_protocol(path))[0]
         return bool(place.fs.has_directories(place.path))
 
+    def is_written(self, path: str) -> bool:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        return bool(place.fs.is_written(place.path))
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         """What is said of the store where a path lies."""
         place = self.places(self._strip_protocol(path))[0]

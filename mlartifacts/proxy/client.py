@@ -12,6 +12,7 @@ import errno
 import functools
 import json
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -50,6 +51,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REPEATING = frozenset({307, 308})
 # Who says so takes it later.
 _BUSY = frozenset({429, 503})
+# Of an error's body: enough for a store's word for it.
+_BEGINNING = 4096
+_CODE = re.compile(rb"<Code>(\w{1,60})</Code>", re.ASCII)
 _ALWAYS = {**UNPACKED, "User-Agent": "mlartifacts"}
 
 Options = Mapping[str, Any]
@@ -219,7 +223,7 @@ class Client:
                         if response.status >= 400 and response.status != 416:
                             if response.status not in _BUSY:
                                 self._forget(first)
-                            raise await _refused(response, own)
+                            raise await self._refused(response, target, own)
                         yield response
                         return
                     target = self._redirected(method, target, response)
@@ -262,6 +266,29 @@ class Client:
                 raise aiohttp.ClientOSError(number, os.strerror(number)) from None
             options.pop("params", None)
         raise OSError(errno.ELOOP, f"{self.url} redirects without end")
+
+    async def _refused(
+        self, response: aiohttp.ClientResponse, target: yarl.URL, own: bool
+    ) -> Refused:
+        """What an answer says that is an error, and who says it.
+
+        What a store says of a signed URL can show the signature: nothing but its code is told.
+        """
+        status, after = response.status, response.headers.get("Retry-After")
+        data = await (response.read() if own else response.content.read(_BEGINNING))
+        said = refusal(status, data, after)
+        if own and target.origin() == self._origin:
+            return said
+        host = target.origin()
+        who = f"{host}, to which {self.url} redirects," if own else f"the store at {host}"
+        if own and said.code and status not in {401, 403}:  # MLflow's words
+            said.who = who
+            return said
+        code = _CODE.search(data)
+        reason = f"{who} says {status}{f' {code[1].decode()}' if code else ''}"
+        if own:
+            return Refused(status, STORE if code or status != 404 else "", reason, after)
+        return Refused(status, STORE, f"{reason} to a presigned URL of {self.url}", after)
 
     def _forget(self, moved: str) -> None:
         """Begin where the server was named, which may say another place by now."""
@@ -378,14 +405,6 @@ class _Watched:
         except Exception as error:
             self.failure = error
             raise
-
-
-async def _refused(response: aiohttp.ClientResponse, own: bool) -> Refused:
-    after = response.headers.get("Retry-After")
-    if own:
-        return refusal(response.status, await response.read(), after)
-    # What a store says of a signed URL can show the signature.
-    return Refused(response.status, STORE, f"the store says {response.status}", after)
 
 
 def _url(url: str) -> yarl.URL:

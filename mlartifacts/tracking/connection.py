@@ -68,6 +68,8 @@ class Refused(Exception):
         MLflow's word, ``RESOURCE_DOES_NOT_EXIST`` say, or ``""``.
     retry_after : str or None
         When to ask again, in the server's words.
+    who : str or None
+        Who says it, where it is not the server that was named.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Refused(Exception):
         self.status = status
         self.code = code
         self.retry_after = retry_after
+        self.who: str | None = None
 
 
 def refusal(status: int, data: bytes, retry_after: str | None = None) -> Refused:
@@ -238,13 +241,15 @@ class Connection:
             retry_after = None
             try:
                 with self._opener.open(request, timeout=self._timeout) as answer:
-                    return self._read(answer.read())
+                    return self._read(answer.read(), answer.geturl())
             except urllib.error.HTTPError as error:
                 with error:
                     said = error.read()
                 if error.code not in TRANSIENT or tries > self._patience.retries:
-                    raise self._refusal(error.code, said) from error
+                    raise self._refusal(error.code, said, error.geturl()) from error
                 retry_after = error.headers.get("Retry-After")
+            except NotMLflow:
+                raise
             except (http.client.InvalidURL, UnicodeError) as error:
                 reason = "the server redirects to something that is no URL"
                 raise NotMLflow(errno.EPROTO, reason, self.url) from error
@@ -257,25 +262,38 @@ class Connection:
                     raise self._unreachable(broken) from error
             time.sleep(self._patience.wait(tries, retry_after))
 
-    def _read(self, data: bytes) -> dict[str, Any]:
+    def _read(self, data: bytes, url: str) -> dict[str, Any]:
         try:
             answer = json.loads(data)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            reason = f"what answers is no MLflow server: {_begin(data)}"
+            reason = f"what answers{self._elsewhere(url)} is no MLflow server: {_begin(data)}"
             raise NotMLflow(errno.EPROTO, reason, self.url)
         return answer
 
-    def _refusal(self, status: int, data: bytes) -> Exception:
+    def _elsewhere(self, url: str) -> str:
+        """Who answered, where it is another than was asked; a query may be signed."""
+        there = urllib.parse.urlsplit(url)
+        if (there.scheme, there.netloc) == tuple(urllib.parse.urlsplit(self.url)[:2]):
+            return ""
+        return f" ({there.scheme}://{there.netloc.rpartition('@')[2]}, to which it redirects)"
+
+    def _refusal(self, status: int, data: bytes, url: str) -> Exception:
         refused = refusal(status, data)
+        elsewhere = self._elsewhere(url)
+        if elsewhere and status in {401, 403}:
+            reason = f"the tracking server{elsewhere} says {status}"
+            return PermissionError(errno.EACCES, reason, self.url)
         if status in {401, 403}:
             reason = refused_login(status, self._login.authorization is not None)
             return PermissionError(errno.EACCES, reason, self.url)
         if status in TRANSIENT:
-            return OSError(errno.EBUSY, f"the tracking server says {status}: {refused}", self.url)
+            return OSError(
+                errno.EBUSY, f"the tracking server{elsewhere} says {status}: {refused}", self.url
+            )
         if refused.code in {"", "ENDPOINT_NOT_FOUND"}:
-            reason = f"what answers is no MLflow server: {status} {refused}"
+            reason = f"what answers{elsewhere} is no MLflow server: {status} {refused}"
             return NotMLflow(errno.EPROTO, reason, self.url)
         return refused
 

@@ -26,6 +26,7 @@ from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.promises import ArtifactFileSystem
 from mlartifacts.tracking.logical import split_model
 from mlartifacts.transfer.engine import Engine
+from mlartifacts.transfer.landing import lacks_room
 from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.state import cache_directory, hash_of, key_of
@@ -73,8 +74,10 @@ def cached(
     The cache is the directory ``MLARTIFACTS_CACHE_DIR``, else the user's own for caches, and
     can be deleted whenever no process uses it. It is kept below ``MLARTIFACTS_CACHE_SIZE``
     bytes (10 GiB): the least recently used snapshots go first, but none that a living process
-    was given, even if the bound is exceeded by them. A process that goes on with a path of its
-    parent's, after that has ended, must ask for it itself.
+    was given, even if the bound is exceeded by them. So do those that a full disk has no room
+    beside. A process that goes on with a path of its parent's, after that has ended, must ask for
+    it itself. What is in a cache that is read-only, as in the image of a container, is given, and
+    nothing is written there: nobody else may write to it, either, while it is used.
 
     Parameters
     ----------
@@ -104,7 +107,8 @@ def cached(
     TransferError
         Some files could not be fetched, each with its cause.
     OSError
-        It changes again and again while it is fetched; or the store, or the disk, fails.
+        It changes again and again while it is fetched; or the store, or the disk, fails; or the
+        cache is read-only, and has not what is there.
     PermissionError
         The store refuses, whatever is in the cache; or the cache is another user's.
     """
@@ -115,8 +119,24 @@ def cached(
 
 
 def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
+    while True:
+        state = _State.of(source)
+        try:
+            return _given(snapshots, source, state, callback)
+        except OSError as error:
+            if not _is_full(error) or not snapshots.make_room(0, max(state.size, 1)):
+                raise
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether the cache's disk has no room for something."""
+    if isinstance(error, TransferError):
+        return any(map(lacks_room, error.failures.values()))
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def _given(snapshots: Snapshots, source: End, state: _State, callback: Callback | None) -> Path:
     key, name = key_of(source), source.name or "artifacts"
-    state = _State.of(source)
     if path := state.known(snapshots, key):
         return path
     with snapshots.fetching(key) as waited:

@@ -331,7 +331,7 @@ class Engine:
                 moved.append(self._move(file, name, came))
                 self._outage.arrive()
             except Exception as error:
-                failures[name] = error
+                failures[name] = _with_size(error, file.size)
                 self._fail(error, file, begun)
         self._progress.file_done()
 
@@ -739,6 +739,15 @@ def _keep_memory() -> None:
 def _resized(path: str, listed: int, size: int) -> OSError:
     reason = f"it had {listed} bytes when it was listed, and has {size}"
     return OSError(errno.ESTALE, reason, path)
+
+
+def _with_size(error: Exception, size: int) -> Exception:
+    """Say how large a file is where it is too large."""
+    if not isinstance(error, OSError) or error.errno != errno.EFBIG:
+        return error
+    told = OSError(error.errno, f"{error.strerror}; the file has {size} bytes", error.filename)
+    told.__cause__ = error
+    return told
 
 
 def _part(size: int) -> int:

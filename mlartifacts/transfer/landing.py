@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from mlartifacts.writing import create_like, landing, naming, temporary_beside
@@ -18,13 +20,24 @@ try:
 except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Damaged", "Landing", "growing"]
+__all__ = ["Damaged", "Full", "Landing", "alone_with", "growing", "lacks_room"]
 
 _WRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+# The disk is full, the user's share of it, or the file is larger than it or the process may have.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Damaged(OSError):
     """Other bytes came than were sent: none of them is of use."""
+
+
+class Full(OSError):
+    """A disk, or a user's share of it, has no room for a file: what came of it was removed."""
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether a file would land if something else went from its disk."""
+    return isinstance(error, Full) and error.errno != errno.EFBIG
 
 
 class Landing:
@@ -36,7 +49,7 @@ class Landing:
     """
 
     def __init__(self) -> None:
-        self._mark = secrets.token_hex(4)
+        self._mark = secrets.token_hex(8)
         self._count = itertools.count()
         # Whether each was made here, so that nothing was in it.
         self._directories: dict[str, bool] = {}
@@ -45,14 +58,15 @@ class Landing:
         """Make a file, or replace it."""
         directory = os.path.dirname(target)
         if not self.make_directory(directory) and os.path.lexists(target):
-            with landing(target) as temporary:
-                _fill(os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
+            with _telling_full(target), landing(target) as temporary:
+                _fill(temporary, os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
             return
-        name = f".mlartifacts-{self._mark}{next(self._count) % 2**32:08x}.part"
-        with naming(os.path.join(directory, name), target) as temporary:
+        name = f".mlartifacts-{self._mark}{next(self._count):016x}.part"
+        temporary = os.path.join(directory, name)
+        with _telling_full(target), naming(temporary, target):
             file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
             try:
-                _fill(file, pieces)
+                _fill(temporary, file, pieces)
                 os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -69,19 +83,54 @@ class Landing:
         return made
 
 
-def _fill(file: int, pieces: Iterable[Any]) -> None:
+def _fill(path: str, file: int, pieces: Iterable[Any]) -> None:
     """Write all of some bytes, and close: a disk that is nearly full takes fewer than it is given.
 
     A file object would ask the system about the file first.
     """
     try:
         for piece in pieces:
-            done = os.write(file, piece)
-            while done < len(piece):
-                piece = memoryview(piece)[done:]
+            with _named(path):
                 done = os.write(file, piece)
+                while done < len(piece):
+                    piece = memoryview(piece)[done:]
+                    done = os.write(file, piece)
     finally:
         os.close(file)
+
+
+class _Part(io.FileIO):
+    """What has come of a file; an error of its disk has its name, as one of its source has not."""
+
+    def write(self, data: Any) -> int:
+        with _named(str(self.name)):
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+@contextlib.contextmanager
+def _telling_full(target: str) -> Iterator[None]:
+    """Say which disk has no room for a file.
+
+    Raises
+    ------
+    Full
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename != target:
+            raise
+        mount = next(each for each in Path(os.path.realpath(target)).parents if each.is_mount())
+        reason = f"{error.strerror} (the disk at {mount})"
+        raise Full(error.errno, reason, target) from error
 
 
 @contextlib.contextmanager
@@ -96,38 +145,40 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         What the bytes are of: those of another version are removed.
     keep : bool
         Leave what came for the next time where an exception ends this one, unless it is
-        :class:`Damaged`. Who finds another process or thread at it begins a file of its own,
-        which is not kept.
+        :class:`Damaged` or :class:`Full`. Who finds another process or thread at it begins a file
+        of its own, which is not kept.
 
     Raises
     ------
+    Full
+        The disk has no room for it.
     OSError
         What the disk says, of `target`.
     """
-    part = _part(target, version)
-    with naming(part, target), contextlib.suppress(FileExistsError):
+    part = _part(target, version, keep)
+    with _telling_full(target), naming(part, target), contextlib.suppress(FileExistsError):
         create_like(target, part)
-    with _alone_with(part) as alone:
+    with alone_with(part) as alone:
         keep = keep and alone
         if alone:
-            _forget_others(part)
+            _forget_others(target, part)
         else:
-            part = temporary_beside(target)
+            part = temporary_beside(target, passing=True)
             create_like(target, part)
         try:
-            with naming(part, target):
-                with open(part, "ab+" if keep else "wb+") as local:
+            with _telling_full(target), naming(part, target):
+                with io.BufferedRandom(_Part(part, "ab+" if keep else "wb+")) as local:
                     yield local
                 os.replace(part, target)
         except BaseException as error:
-            if not keep or isinstance(error, Damaged):
+            if not keep or isinstance(error, Damaged | Full):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
             raise
 
 
 @contextlib.contextmanager
-def _alone_with(part: str) -> Iterator[bool]:
+def alone_with(part: str) -> Iterator[bool]:
     """Say whether no other process or thread is at what has come of a file, and keep them off.
 
     The lock ends with its process. On Windows, which has none of the kind, a file that another
@@ -150,23 +201,30 @@ def _alone_with(part: str) -> Iterator[bool]:
         yield alone
 
 
-def _part(target: str, version: str) -> str:
-    """The name of what has come of a file: another one for another version of it."""
+def _part(target: str, version: str, keep: bool) -> str:
+    """The name of what has come of a file: another one for another version of it.
+
+    Where it is not kept for the next time, the name says that nobody misses it.
+    """
+    dash = "-" if keep else ""
+    return f"{_begin_of_parts(target)}{dash}{_mark(version)}.part"
+
+
+def _begin_of_parts(target: str) -> str:
     directory, name = os.path.split(target)
-    return os.path.join(directory, f".mlartifacts-{_mark(name)}-{_mark(version)}.part")
+    return os.path.join(directory, f".mlartifacts-{_mark(name)}")
 
 
 def _mark(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def _forget_others(part: str) -> None:
-    """Remove what has come of other versions of a file."""
-    directory, name = os.path.split(part)
-    begin = name.rpartition("-")[0]
-    with os.scandir(directory) as entries:
-        others = [e.path for e in entries if e.name.startswith(begin) and e.name != name]
+def _forget_others(target: str, part: str) -> None:
+    """Remove what else has come of a file, of other versions."""
+    begin = _begin_of_parts(target)
+    with os.scandir(os.path.dirname(target)) as entries:
+        others = [e.path for e in entries if e.path.startswith(begin) and e.path != part]
     for other in others:
-        with _alone_with(other) as alone:
+        with alone_with(other) as alone:
             if alone:
                 os.unlink(other)

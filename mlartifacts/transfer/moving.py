@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 
 from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Engine, Moved, again
+from mlartifacts.transfer.landing import lacks_room
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought
 from mlartifacts.transfer.trees import End, File
@@ -66,6 +69,9 @@ def move(
 
     by_name = {file.name: file for file in files}
     failures = once(by_name)
+    if fitting := _fitting(target, {n: by_name[n] for n, e in failures.items() if lacks_room(e)}):
+        others = {name: error for name, error in failures.items() if name not in fitting}
+        failures = others | once(fitting)
     wrong = {name: by_name[name] for name, error in failures.items() if isinstance(error, Wrong)}
     if not wrong:
         return failures
@@ -75,6 +81,20 @@ def move(
             wrong[name] = again(functools.partial(source.file, name))
     others = {name: error for name, error in failures.items() if name not in wrong}
     return others | once(wrong)
+
+
+def _fitting(target: End, files: Mapping[str, File]) -> dict[str, File]:
+    """Files for which there is room now: what came of larger ones took it, and was given up."""
+    fitting: dict[str, File] = {}
+    free: float | None = None
+    for name, file in sorted(files.items(), key=lambda each: each[1].size):
+        if free is None:
+            free = shutil.disk_usage(os.path.dirname(target.real(name))).free
+        free -= file.size
+        if free < 0:
+            break
+        fitting[name] = file
+    return fitting
 
 
 def _brought(source: End, target: End, moved: Moved, there: File | None) -> Brought:

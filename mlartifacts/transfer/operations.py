@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlartifacts.access import url_to_fs
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
+from mlartifacts.transfer.leftovers import remove_leftovers
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
 from mlartifacts.transfer.patterns import PathFilter, Patterns
@@ -504,6 +505,8 @@ def _transfer(
             _remember(records, target, brought, began)
         if failures:
             raise TransferError(failures, _DONE[act])
+    if not dry_run:
+        remove_leftovers(target, files)
     moved = tuple(sorted(file.name for file in plan.moves))
     seconds = time.monotonic() - started
     report = Report(place, moved, skipped, plan.size, (), _DONE[act], seconds, dry_run)

@@ -179,7 +179,7 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
         removed again.
     """
     # Not hidden by its name, as a server may not show what is.
-    marker = temporary_beside("").lstrip(".")
+    marker = temporary_beside("", passing=True).lstrip(".")
     pairs: dict[End, set[tuple[str, str]]] = {}
     try:
         for place in source.everywhere():

@@ -12,7 +12,7 @@ there whole or not at all; it is never changed afterwards. ::
     trash/                  what is being deleted
 
 What a process leaves that was killed is told from what one is at by the locks, which end with
-their process.
+their process. A directory that cannot be written to has no locks either: nothing goes from it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mlartifacts.transfer.state import DIRECTORY
+
 __all__ = ["Snapshots"]
 
 # Files of a snapshot beside what was fetched.
@@ -45,7 +47,7 @@ class Snapshots:
     Parameters
     ----------
     root : str
-        It is made, for this user alone.
+        It is made, for this user alone. One that cannot be written to may be root's, too.
     bound : int
         Bytes above which the least recently used ones go.
 
@@ -53,13 +55,24 @@ class Snapshots:
     ------
     PermissionError
         `root` is another user's.
+    OSError
+        It is not there, and cannot be made.
     """
 
     def __init__(self, root: str, bound: int) -> None:
         self._root, self._bound = root, bound
-        os.makedirs(os.path.dirname(root), exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(root, 0o700)
+        self._is_read_only = os.path.isdir(root) and not os.access(root, os.W_OK)
+        if self._is_read_only:
+            _refuse_strangers(root)
+            return
+        try:
+            os.makedirs(os.path.dirname(root), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(root, 0o700)
+        except OSError as error:
+            if error.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise
+            raise _read_only(root) from error
         _make_private(root)
         for name in ("entries", "locks", "parts", "readers", "trash"):
             os.makedirs(self._at(name), exist_ok=True)
@@ -70,12 +83,14 @@ class Snapshots:
         One whose files are not those that were put there is thrown away.
         """
         place = self._at("entries", key, version)
+        if self._is_read_only:
+            return _whole(place)
         with self._guard():
             if not os.path.isdir(place):
                 return None
-            is_first = self._hold(place)
             with contextlib.suppress(FileNotFoundError):
                 os.utime(os.path.join(place, _USED))
+            is_first = self._hold(place)
         path = _whole(place)
         if path is None:
             with self._guard():
@@ -88,7 +103,15 @@ class Snapshots:
 
     @contextlib.contextmanager
     def fetching(self, key: str) -> Iterator[bool]:
-        """Be the only one who fetches something; says whether another one was waited for."""
+        """Be the only one who fetches something; says whether another one was waited for.
+
+        Raises
+        ------
+        OSError
+            Nothing can be fetched into a directory that is read-only.
+        """
+        if self._is_read_only:
+            raise _read_only(self._root)
         lock = FileLock(self._at("locks", key))
         waited = False
         try:
@@ -131,25 +154,35 @@ class Snapshots:
         self.make_room(0)
         return Path(target, _FILES, os.path.basename(part))
 
-    def make_room(self, size: int) -> None:
+    def make_room(self, size: int, least: int = 0) -> bool:
         """Delete the least recently used snapshots that no living process was given.
 
         Parameters
         ----------
         size : int
             Bytes that are to come.
+        least : int, default 0
+            Bytes that are to go at least, whatever the bound is, as the disk is full.
+
+        Returns
+        -------
+        bool
+            Whether one went.
         """
+        some = False
         with self._guard():
             kept = self._held()
             snapshots = sorted(self._snapshots())
-            excess = sum(each[1] for each in snapshots) + size - self._bound
+            excess = max(sum(each[1] for each in snapshots) + size - self._bound, least)
             for _, own, place in snapshots:
                 if excess <= 0:
                     break
                 if place not in kept and self._throw(place):
                     excess -= own
+                    some = True
         self._empty_trash()
         self._sweep()
+        return some
 
     # ---- What is there -------------------------------------------------------------------
 
@@ -261,9 +294,10 @@ class _Reader:
     def add(self, place: str) -> None:
         if place in self._own:
             return
-        # Relative to the cache, and nothing but hexadecimal digits.
+        # Relative to the cache, and nothing but hexadecimal digits. A full disk may have cut the
+        # line before.
         with open(self._list, "a") as file:
-            file.write(" ".join(place.split(os.sep)[-3:]) + "\n")
+            file.write("\n" + " ".join(place.split(os.sep)[-3:]) + "\n")
         self._own.add(place)
 
 
@@ -292,6 +326,26 @@ def _make_private(root: str) -> None:
         raise PermissionError(errno.EPERM, "another user's directory is no cache of ours", root)
     if stat.S_IMODE(status.st_mode) != 0o700:
         os.chmod(root, 0o700)
+
+
+def _refuse_strangers(root: str) -> None:
+    """See that what is in a directory which cannot be written to is ours, or this machine's root's.
+
+    An image of a container is made by root, and used by somebody else.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    status = os.lstat(root)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), root)
+    if status.st_uid not in {0, os.getuid()} or status.st_mode & 0o022:
+        reason = "a directory that another user made, or can write to, is no cache of ours"
+        raise PermissionError(errno.EPERM, reason, root)
+
+
+def _read_only(root: str) -> OSError:
+    reason = f"the cache is read-only, and has not what is there now ({DIRECTORY} says where it is)"
+    return OSError(errno.EROFS, reason, root)
 
 
 def _seal(place: str, part: str) -> None:
@@ -327,7 +381,9 @@ def _whole(place: str) -> Path | None:
             status = os.lstat(os.path.join(place, name))
             if not stat.S_ISREG(status.st_mode):
                 return None
-            if (status.st_size, status.st_mtime_ns) != (size, modified):
+            # Images of containers keep whole seconds.
+            times = (modified, modified // 10**9 * 10**9)
+            if status.st_size != size or status.st_mtime_ns not in times:
                 return None
         path = Path(place, _FILES, manifest["name"])
     except (OSError, ValueError, KeyError, TypeError):

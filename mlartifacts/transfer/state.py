@@ -14,9 +14,9 @@ from mlartifacts.store import merge
 from mlartifacts.transfer.trees import End
 from mlartifacts.uri import redact
 
-__all__ = ["cache_directory", "hash_of", "key_of"]
+__all__ = ["DIRECTORY", "cache_directory", "hash_of", "key_of"]
 
-_DIRECTORY = "MLARTIFACTS_CACHE_DIR"
+DIRECTORY = "MLARTIFACTS_CACHE_DIR"
 
 # Options that say which server is meant. None of them is a secret, but for a URL's password.
 _SERVER = ("endpoint_url", "account_host", "account_name", "host", "port", "user", "username")
@@ -27,16 +27,16 @@ _CONNECTION = re.compile(r"(?:^|;)\s*((?:AccountName|BlobEndpoint|EndpointSuffix
 
 def cache_directory(environment: Environment) -> str:
     """The directory ``MLARTIFACTS_CACHE_DIR``, else the user's own for caches."""
-    given = environment.text(_DIRECTORY)
+    given = environment.text(DIRECTORY)
     if given is None:
         import platformdirs
 
         return platformdirs.user_cache_dir("mlartifacts", appauthor=False)
     if "://" in given:
-        raise InvalidConfig(f"{_DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
+        raise InvalidConfig(f"{DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
     path = os.path.abspath(os.path.expanduser(given))
     if os.path.exists(path) and not os.path.isdir(path):
-        raise InvalidConfig(f"{_DIRECTORY}={given!r}: it takes a directory, which this is not.")
+        raise InvalidConfig(f"{DIRECTORY}={given!r}: it takes a directory, which this is not.")
     return path
 
 

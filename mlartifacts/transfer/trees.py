@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from mlartifacts.checksums import Checksum, Hasher, Kind, listed
 from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
-from mlartifacts.writing import is_temporary
+from mlartifacts.writing import is_passing, is_temporary
 
 __all__ = ["End", "File", "checksum_of", "state_of"]
 
@@ -99,10 +99,13 @@ class End:
     fs : fsspec.AbstractFileSystem
     root : str
         A path in it: of a directory, or of a file.
+    passing : dict of str to File
+        What listings showed of what is being written to a directory, or was when its writer died.
     """
 
     fs: Any
     root: str
+    passing: dict[str, File] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -301,7 +304,9 @@ class End:
 
     def _named(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         above = self.root.rstrip("/") + "/" if self.root else ""
-        return {p.removeprefix(above): i for p, i in found.items() if not is_temporary(p)}
+        infos = {p.removeprefix(above): info for p, info in found.items()}
+        self.passing.update({n: File.listed(n, i) for n, i in infos.items() if is_passing(n)})
+        return {name: info for name, info in infos.items() if not is_temporary(name)}
 
     def _measured(self, name: str, info: Mapping[str, Any]) -> File:
         """A file whose server may not say how long it is: then what it sends is counted."""

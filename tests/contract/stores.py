@@ -176,10 +176,10 @@ class Folder(Harbour):
                 (self.folder / parent).chmod(0o777)
             path.write_bytes(data)
 
-    def age(self) -> None:
+    def age(self, seconds: int = 60) -> None:
         for path in self.folder.rglob("*"):
             if path.is_file():
-                os.utime(path, (time.time() - 60,) * 2)
+                os.utime(path, (time.time() - seconds,) * 2)
 
     def stored(self) -> dict[str, bytes]:
         return {
@@ -736,8 +736,8 @@ class Hdfs(Harbour):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(write, files.keys(), files.values()))
 
-    def age(self) -> None:
-        before = int(time.time() * 1000) - 60_000
+    def age(self, seconds: int = 60) -> None:
+        before = int(time.time() - seconds) * 1000
         for status in self._client.list_status(self._folder, recursive=True):
             if not status.isdir:
                 self._client.set_times(status.path, before, before)

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import threading
@@ -811,6 +812,55 @@ def test_redirects(
             assert direct.cat_file(f"{root}/file") == b"data"
         assert {request.headers.get("Authorization") for request in there.requests} == {None}
         assert all("Authorization" in request.headers for request in here.requests)
+
+
+REFUSED = b"<Error><Code>SignatureDoesNotMatch</Code><StringToSign>signed</StringToSign></Error>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "number", "said"),
+    [
+        (403, REFUSED, errno.EACCES, "403 SignatureDoesNotMatch"),
+        (404, b"<Error><Code>NoSuchKey</Code></Error>", errno.ENOENT, "404 NoSuchKey"),
+        (404, b"<html>signed</html>", errno.EPROTO, "404"),
+        (400, b"<html>signed</html>", errno.EIO, "400"),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "broken"}', errno.EIO, "500: broken"),
+    ],
+)
+def test_who_it_is_that_refuses_after_a_redirect(
+    mlflow_server: MlflowServer,
+    status: int,
+    body: bytes,
+    number: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another host, which may be a store that is given a signed URL."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    base = mlflow_server.new_root()
+    direct, root = located(base, tracking_uri=mlflow_server.url)
+    direct.pipe_file(f"{root}/file", b"data")
+    with (
+        reverse_proxy.serve(mlflow_server.url) as there,
+        reverse_proxy.serve(mlflow_server.url) as here,
+    ):
+        target = f"{there.url}/key?X-Amz-Signature=signed"
+        is_file = lambda request: request.path.endswith("/file")  # noqa: E731
+        here.answer = lambda request: (
+            Answer(307, headers={"Location": target}) if is_file(request) else None
+        )
+        there.answer = lambda request: Answer(status, body)
+        fs, _ = located(base, tracking_uri=here.url)
+        for act in (
+            lambda: fs.cat_file(f"{root}/file"),
+            lambda: fs.pipe_file(f"{root}/file", b"new"),
+        ):
+            with pytest.raises(OSError, match=re.escape(f"says {said}")) as caught:
+                act()
+            assert caught.value.errno == number
+            assert f"{there.url}, to which {here.url} redirects, says" in str(caught.value)
+            assert "signed" not in str(caught.value)
+            assert "MLFLOW_TRACKING" not in str(caught.value)
 
 
 def test_a_large_file_is_redirected(

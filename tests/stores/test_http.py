@@ -242,6 +242,22 @@ def ask_all(fs, url, tmp_path):
         assert file.read() == b"data"
 
 
+@pytest.mark.parametrize(("status", "kind"), [(500, OSError), (403, PermissionError)])
+def test_who_it_is_that_refuses_after_a_redirect(static_http, status, kind):
+    """Another host, whose URL may be signed."""
+    with (
+        reverse_proxy.serve(static_http.url) as there,
+        guarded(f"{there.url}/x?signature=secret") as (host, _),
+    ):
+        there.answer = lambda request: reverse_proxy.Answer(status, b"no")
+        fs, path = mlartifacts.url_to_fs(f"http://{host}/away")
+        said = f"{there.url}, to which the server redirects, says {status}"
+        for read in (fs.cat_file, fs.info):
+            with pytest.raises(kind, match=said) as caught:
+                read(path)
+            assert "secret" not in str(caught.value)
+
+
 def test_login_is_for_its_own_host_alone(tmp_path):
     with guarded() as (other, others), guarded(f"http://{other}/x") as (host, seen):
         fs, path = mlartifacts.url_to_fs(f"http://user:p%40ss@{host}/file")

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import http.server
 import json
+import re
 import socket
 import threading
 import traceback
@@ -22,7 +23,7 @@ import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, Unresolved
 from mlartifacts.tracking import connection
-from mlartifacts.tracking.connection import Connection, Patience
+from mlartifacts.tracking.connection import Connection, NotMLflow, Patience
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import parse
 from tests.servers import certificates
@@ -552,6 +553,25 @@ def test_redirects_tell_another_host_nothing(server, another, monkeypatch, statu
     resolved(server)
     assert server.logins == ["Bearer t"]
     assert another.logins == [None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(500, b"broken"), OSError),
+        (Answer(403, b"no"), PermissionError),
+        (Answer(404, b"<html>"), NotMLflow),
+        (Answer(200, b"<html>log in"), NotMLflow),
+    ],
+)
+def test_who_it_is_that_refuses_after_a_redirect(server, another, answer, kind, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server.answers = [Answer(302, headers={"Location": f"{another.url}/there?signature=secret"})]
+    another.answers = [answer]
+    with pytest.raises(kind, match=re.escape(f"({another.url}, to which it redirects)")) as caught:
+        resolved(server)
+    assert "secret" not in str(caught.value)
+    assert "MLFLOW_TRACKING" not in str(caught.value)
 
 
 def test_redirects_on_the_same_host_keep_the_login(server, monkeypatch):

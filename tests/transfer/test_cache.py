@@ -526,6 +526,29 @@ def test_a_directory_that_others_could_have_made(
         mlartifacts.cached(tmp_path / "file")
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_directory_that_cannot_be_written_to(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    path = mlartifacts.cached(tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may always
+    before = {each: each.stat().st_mtime_ns for each in cache.rglob("*")}
+    assert mlartifacts.cached(tmp_path / "file") == path
+    assert {each: each.stat().st_mtime_ns for each in cache.rglob("*")} == before
+    cache.chmod(0o770)
+    with pytest.raises(PermissionError, match="can write"):
+        mlartifacts.cached(tmp_path / "file")
+    cache.chmod(0o755)
+    owner = cache.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    if owner == 0:  # who made the image
+        assert mlartifacts.cached(tmp_path / "file") == path
+    else:
+        with pytest.raises(PermissionError, match="another user"):
+            mlartifacts.cached(tmp_path / "file")
+
+
 def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "filelock", None)
     monkeypatch.delitem(sys.modules, "mlartifacts.transfer.snapshots", raising=False)

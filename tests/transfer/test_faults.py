@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import datetime
+import errno
 import os
 import re
 import urllib.parse
@@ -533,3 +534,43 @@ def test_a_download_from_a_server_that_stays_busy(
     assert refused(caught.value, "large.bin", "foobar")
     assert min(busy.answered.values()) > 1
     assert found(there) == {**tree, **OLD}
+
+
+# ---- A proxy that takes no large body ----------------------------------------------------
+
+TOO_LARGE = Answer(
+    413,
+    b"<html><head><title>413 Request Entity Too Large</title></head></html>",
+    {"Content-Type": "text/html"},
+)
+
+
+@pytest.mark.parametrize("name", OVER_HTTP)
+@pytest.mark.parametrize("large", ["large.bin", "foobar"])
+def test_an_upload_that_is_too_large_for_a_proxy(
+    name: str, large: str, front: Front, impatient: None, tmp_path: Path
+) -> None:
+    """As nginx answers where its client_max_body_size is less."""
+    store, server, base = front(name)
+    store.seed(below(OLD))
+    refused = []
+
+    def answer(request: Request) -> Answer | None:
+        asked = large in request.path or large.encode() in request.begin
+        if not asked or request.method not in {"PUT", "POST"} or "uploads" in request.path:
+            return None
+        refused.append(request)
+        return TOO_LARGE
+
+    server.answer = answer
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.upload(plant(tmp_path / "here", TREE), f"{base}/tree")
+    ((failed_name, failure),) = caught.value.failures.items()
+    assert failed_name == large
+    assert isinstance(failure, OSError)
+    assert failure.errno == errno.EFBIG
+    assert re.search("413.*client_max_body_size.*", str(failure))
+    assert f"{len(TREE[large])} bytes" in str(failure)
+    assert len({request.path for request in refused}) == len(refused)  # and none again
+    assert store.stored() == below({**TREE, large: OLD[large]})
+    assert not store.uploads()

@@ -25,7 +25,7 @@ from fsspec.utils import isfilelike, stringify_path
 from mlartifacts.environment import Environment
 from mlartifacts.errors import of_store
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
-from mlartifacts.promises import AsyncArtifactFileSystem, begun, synced, texts
+from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, begun, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.reading import checked
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
@@ -162,10 +162,11 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
 
     def _meaning(self, error: Refused) -> tuple[int, str]:
         said = str(error)
+        if error.status == 413:
+            return errno.EFBIG, TOO_LARGE
         if error.code == STORE_CODE:
             known = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT}
-            number = known.get(error.status, errno.EIO)
-            return number, f"{said} to the presigned URL that the server gave"
+            return known.get(error.status, errno.EIO), said
         if error.status in {401, 403}:
             hint = refused_login(error.status, self.client.known)
             if self.client.anon:
@@ -181,7 +182,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             return errno.EOPNOTSUPP, said
         if error.status == 400:
             return errno.EINVAL, f"the server refuses this: {said}"
-        return errno.EIO, f"{self.client.url} says {error.status}: {said}"
+        return errno.EIO, f"{error.who or self.client.url} says {error.status}: {said}"
 
     def _route(self, path: str) -> str:
         """The URL path of a file."""

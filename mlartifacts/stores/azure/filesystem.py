@@ -28,6 +28,7 @@ from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, final, of_store
 from mlartifacts.network import sockets
 from mlartifacts.promises import (
+    TOO_LARGE,
     AsyncArtifactFileSystem,
     begun,
     mirrored,
@@ -846,6 +847,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             return errno.EACCES, f"{what}: {_LOGIN}"
         if not isinstance(error, HttpResponseError):
             return errno.EIO, type(error).__name__
+        if status == 413:
+            return errno.EFBIG, TOO_LARGE
         if code == "ContainerNotFound":
             return errno.ENOENT, f"no such container: {self.split_path(path)[0]!r}"
         if code == "OperationTimedOut":

@@ -374,7 +374,10 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise _os_error(errno.EISDIR, path)
         elif mode == "ab":
             position = self._run(lambda c: _size(c, path), repeatable=True) or 0
-        return FTPWriteFile(self, path, mode, position=position, autocommit=autocommit)
+        passing = size is not None and autocommit
+        return FTPWriteFile(
+            self, path, mode, position=position, autocommit=autocommit, passing=passing
+        )
 
     def pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
         """Write a file at once."""
@@ -382,7 +385,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             super().pipe_file(path, value, mode=mode, **kwargs)
             return
         # Without asking before whether it is a directory: that is said at the file's renaming.
-        writer = FTPWriteFile(self, self._strip_protocol(path), "wb")
+        writer = FTPWriteFile(self, self._strip_protocol(path), "wb", passing=True)
         try:
             writer.write(value)
             writer.close()

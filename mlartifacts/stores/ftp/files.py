@@ -181,10 +181,19 @@ class FTPWriteFile:
         Where appended bytes begin.
     autocommit : bool
         Whether :meth:`close` commits; else a transaction does.
+    passing : bool
+        Whether it is written without a pause.
     """
 
     def __init__(
-        self, fs: FTPFileSystem, path: str, mode: str, *, position: int = 0, autocommit: bool = True
+        self,
+        fs: FTPFileSystem,
+        path: str,
+        mode: str,
+        *,
+        position: int = 0,
+        autocommit: bool = True,
+        passing: bool = False,
     ) -> None:
         self.fs = fs
         self.path = path
@@ -194,7 +203,7 @@ class FTPWriteFile:
         self._process = os.getpid()
         self._position = position
         self._extends = position > 0
-        self._temporary = temporary_beside(path)
+        self._temporary = temporary_beside(path, passing)
         self._collected = bytearray()
         self._upload: Upload | None = None
         self._landing = False  # whether the server may have a temporary file

@@ -30,6 +30,7 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
 
     store = STORE
     roots_by_login = True
+    told_size = True
 
     @classmethod
     def _clean(cls, path: str) -> str:

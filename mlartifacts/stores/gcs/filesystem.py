@@ -15,7 +15,7 @@ from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
-from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
+from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.uri import server_name_of
@@ -190,6 +190,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         if code:
             if code == 412:
                 return OSError(errno.ESTALE, "the object has changed", path)
+            if code == 413:
+                return OSError(errno.EFBIG, TOO_LARGE, path)
             known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
             return OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
         if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):

@@ -108,6 +108,9 @@ class Driver(Protocol):
     def create(self, path: str) -> Writer:
         """Start a new file, its parents made as needed."""
 
+    def append_nothing(self, path: str) -> None:
+        """Open a file as its next writer, which fails where it has one, and close it again."""
+
     def mkdir(self, path: str) -> None:
         """Make a directory and its parents; one that is there is none the worse."""
 

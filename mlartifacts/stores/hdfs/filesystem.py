@@ -291,6 +291,7 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     """
 
     store = STORE
+    told_size = True
 
     @classmethod
     def _clean(cls, path: str) -> str:
@@ -321,6 +322,14 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     def copies_within(self, path: str) -> bool:
         return False
 
+    def is_written(self, path: str) -> bool:
+        """A file has the time when it was begun, until it is closed, and one writer at most."""
+        try:
+            self.driver.append_nothing(path)
+        except Exception:
+            return True
+        return False
+
     def unfit(self, path: str) -> str | None:
         """What HDFS refuses; how long a step may be is the cluster's setting, 255 bytes mostly."""
         if ":" in path:
@@ -336,7 +345,12 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
         return None
 
     def _open_whole(
-        self, path: str, mode: str, autocommit: bool = True, **kwargs: Any
+        self,
+        path: str,
+        mode: str,
+        autocommit: bool = True,
+        size: int | None = None,
+        **kwargs: Any,
     ) -> WholeWrite:
         if mode not in {"wb", "xb", "ab"}:
             raise ValueError(f"HDFS files cannot be opened with mode {mode!r}.")
@@ -345,7 +359,7 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
             raise failure(errno.EISDIR, path)
         if there is not None and "x" in mode:
             raise failure(errno.EEXIST, path)
-        upload = _Upload(self.driver, path, "x" in mode, autocommit)
+        upload = _Upload(self.driver, path, "x" in mode, autocommit, size is not None)
         if there is not None and "a" in mode:
             # Appending in place could not be taken back if it broke off.
             try:
@@ -377,12 +391,14 @@ class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
 class _Upload:
     """A file under a temporary name, renamed when it is complete."""
 
-    def __init__(self, driver: Driver, target: str, exclusive: bool, autocommit: bool) -> None:
+    def __init__(
+        self, driver: Driver, target: str, exclusive: bool, autocommit: bool, is_sized: bool
+    ) -> None:
         self._driver = driver
         self._target = target
         self._exclusive = exclusive
         self._autocommit = autocommit
-        self._temporary = temporary_beside(target)
+        self._temporary = temporary_beside(target, passing=is_sized and autocommit)
         self._writer = driver.create(self._temporary)
         self._ended = False
         self._buffer = bytearray()

@@ -241,6 +241,9 @@ class LibhdfsDriver:
         # Without this, pyarrow compresses what is written under a name that ends in ".gz".
         return self._fs.open_output_stream(_encode(path), compression=None)
 
+    def append_nothing(self, path: str) -> None:
+        self._fs.open_append_stream(_encode(path), compression=None).close()
+
     def mkdir(self, path: str) -> None:
         self._fs.create_dir(_encode(path), recursive=True)
 

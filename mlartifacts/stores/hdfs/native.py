@@ -147,6 +147,9 @@ class NativeDriver:
         )
         return _Writer(self._call(self._client.create, path, options), self._call)
 
+    def append_nothing(self, path: str) -> None:
+        self._call(self._call(self._client.append, path).close)
+
     def mkdir(self, path: str) -> None:
         self._call(self._client.mkdirs, path, 0o755, True)
 

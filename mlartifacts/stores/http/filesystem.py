@@ -80,10 +80,13 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     def _translate(self, error: Exception, path: str) -> Exception | None:
         hint = _hint(path)
         if isinstance(error, aiohttp.ClientResponseError):
+            who = self._who(error, path)
             error.request_info = None  # type: ignore[assignment]  # it shows the login
             if error.status in {401, 403}:
-                return PermissionError(errno.EACCES, f"{error.status} {error.message}{hint}", path)
-            return OSError(errno.EIO, f"The server says {error.status} {error.message}", path)
+                return PermissionError(
+                    errno.EACCES, f"{who} says {error.status} {error.message}{hint}", path
+                )
+            return OSError(errno.EIO, f"{who} says {error.status} {error.message}", path)
         if isinstance(error, aiohttp.ServerTimeoutError):
             return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
         if isinstance(error, UnicodeError):
@@ -93,6 +96,13 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         if isinstance(error, FileNotFoundError):
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT) + hint, path)
         return None
+
+    def _who(self, error: aiohttp.ClientResponseError, path: str) -> str:
+        """Who answered a request, where it was redirected to another."""
+        there = error.request_info and error.request_info.real_url.origin()
+        if not there or there == self.encode_url(path).origin():
+            return "The server"
+        return f"{there}, to which the server redirects,"
 
     def encode_url(self, url: str) -> yarl.URL:
         """The URL as it is asked for.

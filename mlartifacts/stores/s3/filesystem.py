@@ -16,7 +16,7 @@ from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import Checksum, Kind
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
-from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts, unfit_key
+from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.uri import server_name_of
 from mlartifacts.writing import WholeWrite
@@ -103,6 +103,7 @@ _OTHERS: dict[str, tuple[int, str]] = {
     # The store's own time, and none that was set here: it may be mended by another try.
     "RequestTimeout": (errno.ECONNABORTED, "the store waited too long for the upload"),
     "301": (errno.EINVAL, _REGION),
+    "413": (errno.EFBIG, TOO_LARGE),
     "503": (errno.EBUSY, "the store is overloaded"),
     "ServiceUnavailable": (errno.EBUSY, "the store is overloaded"),
     "SlowDown": (errno.EBUSY, "the store is overloaded"),

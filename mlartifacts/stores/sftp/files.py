@@ -110,13 +110,20 @@ class Upload:
     mode : {"wb", "xb", "ab"}
     autocommit : bool
         Publish the file in :meth:`finish`; else in :meth:`commit`.
+    is_sized : bool
+        Its size is known, so that it is written without a pause.
     """
 
     def __init__(
-        self, fs: SFTPArtifactFileSystem, path: str, mode: str, autocommit: bool = True
+        self,
+        fs: SFTPArtifactFileSystem,
+        path: str,
+        mode: str,
+        autocommit: bool = True,
+        is_sized: bool = False,
     ) -> None:
         self.fs, self.path, self.mode = fs, path, mode
-        self.temporary = temporary_beside(path)
+        self.temporary = temporary_beside(path, passing=is_sized and autocommit)
         self._autocommit = autocommit
         self._buffer = bytearray()
         self._file: Any = None

@@ -95,6 +95,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
 
     store = STORE
     roots_by_login = True
+    told_size = True
     # A file takes two or three round trips, and little else.
     files_at_once = 32
     # A thread for each would wait for the others' turns: a third more of CPU.
@@ -362,7 +363,8 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
         if mode not in {"wb", "xb", "ab"}:
             raise ValueError(f"SFTP files open as rb, wb, xb and ab, not {mode!r}.")
-        upload = Upload(self, path, mode, kwargs.get("autocommit", True))
+        is_sized = kwargs.get("size") is not None
+        upload = Upload(self, path, mode, kwargs.get("autocommit", True), is_sized)
         explaining = functools.partial(self._explaining, path)
         return WholeWrite(upload, upload.finish, upload.abandon, explaining)
 
@@ -432,7 +434,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         """Let `write` write a file beside `target`, and rename it."""
         if exclusive and await self._exists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        temporary = temporary_beside(target)
+        temporary = temporary_beside(target, passing=True)
         try:
             async with self._looking_closer(target):
                 await self._with_parents(target, lambda channel: write(channel, temporary))
