@@ -96,8 +96,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         What the bytes are of: those of another version are removed.
     keep : bool
         Leave what came for the next time where an exception ends this one, unless it is
-        :class:`Damaged`. Who finds another process or thread at it begins a file of its own,
-        which is not kept.
+        :class:`Damaged` or there is no such file any more. Who finds another process or thread at
+        it begins a file of its own, which is not kept.
 
     Raises
     ------
@@ -120,8 +120,9 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
                     yield local
                 os.replace(part, target)
         except BaseException as error:
-            if not keep or isinstance(error, Damaged):
-                with contextlib.suppress(FileNotFoundError):
+            keep = keep and not isinstance(error, Damaged | FileNotFoundError)
+            with contextlib.suppress(FileNotFoundError):
+                if not keep or not os.path.getsize(part):
                     os.unlink(part)
             raise
 

@@ -410,7 +410,8 @@ def _transfer(
 ) -> tuple[Report, bool]:
     """Move what is to be moved, and say whether the source is a directory."""
     began = time.time()
-    files = source.files(surely)
+    unseen: dict[str, OSError] = {}
+    files = source.files(surely, unseen)
     is_directory = "" not in files
     if "" in files and (into or target.is_directory()):
         refuse_names([source.name], target, dry_run)
@@ -418,6 +419,7 @@ def _transfer(
     if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
     files = paths.among(files, source)
+    failures: dict[str, Exception] = {**paths.among(unseen, source)}
     refuse_names(list(files), target, dry_run)
     if overwrite is None:
         overwrite = "different" if resume else "always"
@@ -439,7 +441,10 @@ def _transfer(
         if listed is None:
             return is_known
         far, near = (target, other) if target.is_local else (source, one)
-        made = far.checksum(near, listed.kind)
+        try:
+            made = far.checksum(near, listed.kind)
+        except OSError:
+            return False  # it vanished, say, and whoever reads it is told
         if made is None or made == listed:
             return made is not None or is_known
         lister = source if target.is_local else target
@@ -453,16 +458,16 @@ def _transfer(
         try:
             with Progress(callback, plan.size, len(plan.moves)) as progress:
                 if cluster is None:
-                    failures = move(source, target, plan.moves, progress, resume, brought=brought)
+                    failures |= move(source, target, plan.moves, progress, resume, brought=brought)
                 else:
-                    failures = spread(cluster, source, target, plan.moves, progress, resume)
+                    failures |= spread(cluster, source, target, plan.moves, progress, resume)
                     span = (began, time.time())
                     done = [file for file in plan.moves if file.name not in failures]
                     brought |= {file.name: Brought(file, None, span) for file in done}
         finally:
             _remember(records, target, brought, began)
-        if failures:
-            raise TransferError(failures)
+    if failures:
+        raise TransferError(failures)
     moved = tuple(sorted(file.name for file in plan.moves))
     return Report(place, moved, skipped, plan.size), is_directory
 

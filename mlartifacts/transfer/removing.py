@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from mlartifacts.errors import InvalidURI, TransferError
@@ -122,12 +123,16 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
     # Not hidden by its name, as a server may not show what is.
     marker = temporary_beside("").lstrip(".")
     pairs: dict[End, set[tuple[str, str]]] = {}
+    unseen: dict[str, OSError] = {}
     try:
         for place in source.everywhere():
             # Anew, and not by what was copied: somebody may be writing to it.
             place.fs.invalidate_cache()
             with contextlib.suppress(FileNotFoundError):
-                pairs[place] = _perhaps_one(again(place.files), doomed)
+                names = again(functools.partial(place.files, failed=unseen))
+                pairs[place] = _perhaps_one(names, doomed)
+        for error in unseen.values():
+            raise error
         if not pairs:
             raise FileNotFoundError(errno.ENOENT, "it is not there any more", str(source))
         marks = {f"{folder}{marker}" for each in pairs.values() for folder, _ in each}

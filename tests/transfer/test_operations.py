@@ -487,16 +487,16 @@ def test_links_are_followed_inside_of_the_root(here: Path, tmp_path: Path) -> No
     }
 
 
-@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", ".", "nowhere"])
+@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", "."])
 def test_other_links_are_refused(here: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (here / "b" / "link").symlink_to({"../secret": "../../secret", ".": "../b"}.get(target, target))
-    with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+    with pytest.raises(InvalidURI, match="link"):
         mlartifacts.upload(here, tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
 
-@pytest.mark.parametrize("target", ["b", "../out", ".", "nowhere", "b/c.csv", "../out/x"])
+@pytest.mark.parametrize("target", ["b", "../out", ".", "b/c.csv", "../out/x"])
 def test_links_of_a_server_are_followed_inside_of_the_root(
     opened: Callable[[str], Harbour], here: Path, tmp_path: Path, target: str
 ) -> None:
@@ -504,7 +504,7 @@ def test_links_of_a_server_are_followed_inside_of_the_root(
     store.seed({**{f"tree/{name}": data for name, data in found(here).items()}, "out/x": b"3"})
     (store.folder / "tree/link").symlink_to(target)
     if target not in {"b", "b/c.csv"}:
-        with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+        with pytest.raises(InvalidURI, match="link"):
             mlartifacts.download(store.uri("tree"), tmp_path / "there")
         assert not (tmp_path / "there").exists()
         return
@@ -764,7 +764,8 @@ def test_a_part_that_is_a_link(s3: Harbour, tmp_path: Path) -> None:
 
     class Break(fsspec.callbacks.Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
-            raise RuntimeError
+            if inc:
+                raise RuntimeError
 
     with pytest.raises(TransferError):
         mlartifacts.download(s3.uri("large"), tmp_path / "there/large", callback=Break())
