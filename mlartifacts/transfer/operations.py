@@ -413,7 +413,7 @@ def _transfer(
     unseen: dict[str, OSError] = {}
     files = source.files(surely, unseen)
     is_directory = "" not in files
-    if "" in files and (into or target.is_directory()):
+    if "" in files and (into or target.may_be_directory()):
         refuse_names([source.name], target, dry_run)
         target = End(target.fs, target.path(source.name))
     if target.lies_in(source):

@@ -232,6 +232,23 @@ class End:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
 
+    def may_be_directory(self) -> bool:
+        """Whether what is written to its very name could be meant to go into it.
+
+        Who may write to a store of objects need not be let look. There a name is a file's, also
+        where others begin with it.
+        """
+        try:
+            return self.is_directory()
+        except PermissionError:
+            if self.has_directories:
+                raise
+            return False
+
+    def checks_uploads(self, name: str) -> bool:
+        """Whether what its store took of a file is what was sent, for sure."""
+        return hasattr(self.fs, "checks_uploads") and self.fs.checks_uploads(self.path(name))
+
     def has(self, name: str) -> bool:
         """Whether a name is there; a store that cannot tell raises."""
         return bool(self.fs.exists(self.path(name)))

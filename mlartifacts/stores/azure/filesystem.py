@@ -751,6 +751,10 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
 
         return signing.signer(self)
 
+    def checks_uploads(self, path: str) -> bool:
+        """Always: each request has the MD5 of what it brings (``validate_content``)."""
+        return True
+
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         return None, _BLOCK
 
