@@ -15,6 +15,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -61,6 +62,8 @@ _CONNECTING = 20  # seconds; Azure's own default
 # being gathered. Two are held where they are longer.
 _BLOCK = 8 * 2**20
 _HELD = 32 * 2**20
+# What XML, and with it a listing, cannot have.
+_UNLISTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 _LOGIN = (
     "set AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY to those of the account"
@@ -761,6 +764,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
     def unfit(self, path: str) -> str | None:
         if "\\" in path:
             return "Azure takes a backslash for a slash"
+        if _UNLISTED.search(path):
+            return "it has a character that no listing can have (XML knows none)"
         return unfit_key(self.split_path(path)[1], "characters")
 
     def unstrip_protocol(self, name: str) -> str:
