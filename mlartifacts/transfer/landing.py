@@ -64,7 +64,10 @@ class Landing:
         made = self._directories.get(path)
         if made is None:
             made = not os.path.isdir(path)
-            os.makedirs(path, exist_ok=True)
+            try:
+                os.makedirs(path, exist_ok=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
             made = self._directories.setdefault(path, made)
         return made
 

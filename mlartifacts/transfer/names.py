@@ -38,11 +38,9 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
         that the end does not know, is a directory's as well, or a device's, or differs from
         another only by the case of its letters where a disk or a server takes these for one.
     """
-    # A store of objects keeps case, and takes a key for a text: with two slashes, too.
-    holds_texts = bool(getattr(end.physical().fs, "lists_flat", False))
     for name in names:
         steps = name.split("/") if name else []
-        inner = steps[:-1] if holds_texts else []
+        inner = steps[:-1] if end.holds_keys else []
         if any(step in {".", ".."} for step in steps) or "" in steps[len(inner) :]:
             raise InvalidURI(f"The name {name!r} has an empty step, '.' or '..'.")
         if reason := end.unfit(name):
@@ -51,7 +49,7 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     both = sorted(set(directories) & set(names))
     if both and end.has_directories:
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
-    if not holds_texts:
+    if not end.holds_keys:
         if not dry_run:
             _try_names(names, both, end)
         folds: dict[str, bool] = {}

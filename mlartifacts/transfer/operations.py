@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import os
 import shutil
 import tempfile
@@ -18,12 +20,12 @@ from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
-from mlartifacts.transfer.patterns import PathFilter, Patterns
+from mlartifacts.transfer.patterns import PathFilter, Patterns, parents
 from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought, Records
-from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
+from mlartifacts.transfer.removing import refuse_source, remove, remove_empty, remove_whole
 from mlartifacts.transfer.times import is_settled, same_time
 from mlartifacts.transfer.trees import End, File
 
@@ -274,10 +276,12 @@ def sync(
     Parameters
     ----------
     source, target : str or path-like
+        A file goes into a directory, or a URI that ends with a slash.
     include, exclude, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
-        Delete the files that the source, a directory, has not, once everything was copied.
+        Delete the files that the source, a directory, has not, once everything was copied; those
+        before that stand where it has a directory, or are in a directory where it has a file.
 
     Returns
     -------
@@ -300,13 +304,13 @@ def sync(
     report, is_directory = _transfer(
         one,
         other,
-        into=False,
+        into=str(os.fspath(target)).endswith("/"),
         paths=paths,
         overwrite="different",
         resume=True,
         dry_run=dry_run,
         callback=callback,
-        surely=delete,
+        delete=delete,
     )
     if delete and is_directory:
         kept = {*report.moved, *report.skipped}
@@ -319,7 +323,8 @@ def sync(
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
-        return dataclasses.replace(report, deleted=tuple(doomed))
+        deleted = tuple(sorted({*report.deleted, *doomed}))
+        return dataclasses.replace(report, deleted=deleted)
     return report
 
 
@@ -406,12 +411,12 @@ def _transfer(
     dry_run: bool,
     callback: Callback | None,
     cluster: Any = None,
-    surely: bool = False,
+    delete: bool = False,
 ) -> tuple[Report, bool]:
     """Move what is to be moved, and say whether the source is a directory."""
     began = time.time()
     unseen: dict[str, OSError] = {}
-    files = source.files(surely, unseen)
+    files = source.files(delete, unseen)
     is_directory = "" not in files
     if "" in files and (into or target.may_be_directory()):
         refuse_names([source.name], target, dry_run)
@@ -453,6 +458,14 @@ def _transfer(
     plan = compare(files, there, overwrite, same)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
+    cleared: list[str] = []
+    if delete and is_directory and not (dry_run or failures or target.holds_keys):
+        listed: Mapping[str, File] = {} if target.is_local else there
+        if target.is_local:
+            with contextlib.suppress(OSError):  # told once all was copied
+                listed = target.own()
+        new = {file.name for file in plan.moves} - there.keys()
+        cleared = _clear_way(source, target, new, _extra(target, listed, paths, {*files}))
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
@@ -467,9 +480,46 @@ def _transfer(
         finally:
             _remember(records, target, brought, began)
     if failures:
-        raise TransferError(failures)
+        raise TransferError(_told_what_stands(target, failures))
     moved = tuple(sorted(file.name for file in plan.moves))
-    return Report(place, moved, skipped, plan.size), is_directory
+    return Report(place, moved, skipped, plan.size, tuple(cleared)), is_directory
+
+
+def _clear_way(source: End, target: End, new: set[str], extra: list[str]) -> list[str]:
+    """Delete what of the target stands where something new is to be, and say what that was.
+
+    That is a file where a directory must be, and what is in a directory where a file must be.
+    """
+    needed = {above for name in new for above in parents(name)}
+    taken = target.directories(new)
+    doomed = [name for name in extra if name in needed or taken & {*parents(name)}]
+    doomed = _missing(source, doomed)
+    if doomed:
+        refuse_source(source, target, doomed)
+        remove(target, doomed)
+    for name in taken:
+        remove_empty(target, name)
+    return doomed
+
+
+def _told_what_stands(target: End, failures: Mapping[str, Exception]) -> dict[str, Exception]:
+    """Failures, of which those for lack of a directory name the file that is in its place."""
+
+    @functools.cache
+    def is_file(folder: str) -> bool:
+        with contextlib.suppress(OSError):
+            return bool(target.fs.isfile(target.path(folder)))
+        return False
+
+    told = dict(failures)
+    for name, error in failures.items():
+        if isinstance(error, NotADirectoryError):
+            file = next(filter(is_file, [*parents(name), ""]), None)
+            if file is not None:
+                reason = f"the directory of {name!r} cannot be made: a file is there"
+                told[name] = NotADirectoryError(errno.ENOTDIR, reason, target.path(file))
+                told[name].__cause__ = error
+    return told
 
 
 def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:

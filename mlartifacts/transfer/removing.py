@@ -14,7 +14,7 @@ from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.writing import temporary_beside
 
-__all__ = ["refuse_source", "remove", "remove_whole"]
+__all__ = ["refuse_source", "remove", "remove_empty", "remove_whole"]
 
 _AT_ONCE = 16
 # How long an interrupt waits for what is on its way, and then for its removal.
@@ -53,6 +53,15 @@ def _pool(end: End, names: Collection[str]) -> Pool:
 def _remove_one(end: End, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         again(lambda: end.fs.rm_file(end.path(name)))
+
+
+def remove_empty(end: End, name: str) -> None:
+    """Remove a directory in which there are no files; one with a file, or a link, stays."""
+    with contextlib.suppress(OSError):  # what is to take its place fails, and is told
+        for entry in end.fs.ls(end.path(name), detail=True):
+            if entry["type"] == "directory" and not entry.get("islink"):
+                remove_empty(end, f"{name}/{entry['name'].rstrip('/').rpartition('/')[2]}")
+        end.fs.rmdir(end.path(name))
 
 
 def remove_whole(end: End, files: Mapping[str, File]) -> None:

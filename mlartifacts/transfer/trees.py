@@ -146,6 +146,11 @@ class End:
         return hasattr(self.fs, "has_directories") and self.fs.has_directories(self.root)
 
     @property
+    def holds_keys(self) -> bool:
+        """Whether it is in a store of objects, whose names are texts, and need no directories."""
+        return bool(getattr(self.physical().fs, "lists_flat", False))
+
+    @property
     def keeps_times(self) -> bool:
         """Whether files can be given the time of what they are copies of."""
         if self.is_local or not hasattr(self.fs, "keeps_times"):
@@ -415,6 +420,21 @@ class End:
         files = {each["name"]: each for each in entries if each["type"] != "directory"}
         named = self._named(files)
         return {n: File.listed(n, info) for n, info in named.items() if info["size"] is not None}
+
+    def directories(self, names: Iterable[str]) -> set[str]:
+        """Which of some names are those of directories, and not of links to one."""
+        names = set(names)
+
+        def inside(folder: str) -> set[str]:
+            entries: list[dict[str, Any]] = []
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                entries = self.fs.ls(self.path(folder), detail=True)
+            found = {e["name"]: e for e in entries if not e.get("islink")}
+            return {name for name, e in self._named(found).items() if e["type"] == "directory"}
+
+        folders = {name.rpartition("/")[0] for name in names}
+        asked = submit_all(inside, folders, _ASKED_AT_ONCE)
+        return {name for each in asked for name in each.result() & names}
 
     def checksum(self, file: File, kind: Kind) -> Checksum | None:
         """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
