@@ -584,6 +584,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Whether what is listed as a file's checksum is one."""
         return checksum.certain
 
+    def checks_uploads(self, path: str) -> bool:
+        """Whether the store is sent a checksum of all it gets, and refuses what has another one."""
+        return False
+
     def copies_within(self, path: str) -> bool:
         """Whether :meth:`cp_file` has the store copy; elsewhere the bytes pass here."""
         return True

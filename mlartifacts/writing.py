@@ -36,6 +36,7 @@ __all__ = [
     "landing",
     "naming",
     "temporary_beside",
+    "temporary_like",
 ]
 
 # The instruction that calls an ``__exit__`` with an exception.
@@ -43,7 +44,7 @@ _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 # Where fsspec's asynchronous drivers run.
 _DRIVERS_THREAD = "fsspecIO"
 
-_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-?[0-9a-f]{16})?\.part")
+_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-?[0-9a-f]{16}|~[^/]*)?\.part", re.DOTALL)
 _PASSING = re.compile(r"\.?mlartifacts-[0-9a-f]{32}\.part")
 
 # How many bytes of instructions are between that one and the wait for what it gave.
@@ -62,6 +63,12 @@ def temporary_beside(target: str, passing: bool = False) -> str:
     """
     directory, slash, _ = target.rpartition("/")
     return f"{directory}{slash}.mlartifacts-{secrets.token_hex(16 if passing else 8)}.part"
+
+
+def temporary_like(step: str) -> str:
+    """A temporary name with as many characters as another one, and mostly with these."""
+    start, _, end = temporary_beside("").rpartition(".")
+    return f"{start}~{step[len(f'{start}~.{end}') :]}.{end}"
 
 
 def is_temporary(path: str) -> bool:

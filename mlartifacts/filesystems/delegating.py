@@ -324,6 +324,12 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
         said: tuple[int | None, int | None] = place.fs.chunks(place.path)
         return said
 
+    def checks_uploads(self, path: str) -> bool:
+        """What is said of the store where a path lies."""
+        place = self.places(self._strip_protocol(path))[0]
+        said: bool = place.fs.checks_uploads(place.path)
+        return said
+
     def copies_within(self, path: str) -> bool:
         """Whether the store where a path lies copies itself."""
         place = self.places(self._strip_protocol(path))[0]

@@ -78,7 +78,10 @@ class Landing:
         made = self._directories.get(path)
         if made is None:
             made = not os.path.isdir(path)
-            os.makedirs(path, exist_ok=True)
+            try:
+                os.makedirs(path, exist_ok=True)
+            except FileExistsError as error:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
             made = self._directories.setdefault(path, made)
         return made
 
@@ -145,8 +148,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         What the bytes are of: those of another version are removed.
     keep : bool
         Leave what came for the next time where an exception ends this one, unless it is
-        :class:`Damaged` or :class:`Full`. Who finds another process or thread at it begins a file
-        of its own, which is not kept.
+        :class:`Damaged` or :class:`Full`, or there is no such file any more. Who finds another
+        process or thread at it begins a file of its own, which is not kept.
 
     Raises
     ------
@@ -171,8 +174,9 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
                     yield local
                 os.replace(part, target)
         except BaseException as error:
-            if not keep or isinstance(error, Damaged | Full):
-                with contextlib.suppress(FileNotFoundError):
+            keep = keep and not isinstance(error, Damaged | Full | FileNotFoundError)
+            with contextlib.suppress(FileNotFoundError):
+                if not keep or not os.path.getsize(part):
                     os.unlink(part)
             raise
 

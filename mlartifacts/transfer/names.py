@@ -12,9 +12,12 @@ from typing import Any
 from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.patterns import parents
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import temporary_beside
+from mlartifacts.writing import temporary_beside, temporary_like
 
 __all__ = ["folded", "nearly_equal", "refuse_names", "respelled"]
+
+# How many bytes a step of a name may have on nearly every disk.
+_USUAL = 255
 
 
 def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
@@ -25,26 +28,30 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     names : sequence of str
     end : End
     dry_run : bool, default False
-        Write nothing to find out, so that what folds case may not be known.
+        Write nothing to find out, so that it may not be known what folds case, how long a name
+        may be, and whether MLflow's server holds a file and a directory of one name.
 
     Raises
     ------
     InvalidURI
         A name would leave the root, by a link that is there too, is too long or has characters
         that the end does not know, is a directory's as well, or a device's, or differs from
-        another only by the case of its letters where a disk or a server takes these for one. How
-        long a name may be, SFTP and FTP do not say.
+        another only by the case of its letters where a disk or a server takes these for one.
     """
     for name in names:
         steps = name.split("/") if name else []
-        if any(step in {"", ".", ".."} for step in steps):
+        inner = steps[:-1] if end.holds_keys else []
+        if any(step in {".", ".."} for step in steps) or "" in steps[len(inner) :]:
             raise InvalidURI(f"The name {name!r} has an empty step, '.' or '..'.")
         if reason := end.unfit(name):
             raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
     directories = sorted({above for name in names for above in parents(name)})
-    if end.has_directories and (both := sorted(set(directories) & set(names))):
+    both = sorted(set(directories) & set(names))
+    if both and end.has_directories:
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
-    if not getattr(end.fs, "lists_flat", False):  # object stores keep case
+    if not end.holds_keys:
+        if not dry_run:
+            _try_names(names, both, end)
         folds: dict[str, bool] = {}
         for folder, one, other in nearly_equal([*directories, *names]):
             if folder not in folds:
@@ -116,14 +123,66 @@ def _taken(root: str, path: str) -> str | None:
     return "a device or a pipe is there"
 
 
+def _try_names(names: Iterable[str], both: Sequence[str], end: End) -> None:
+    """Refuse what a server does not say that it cannot hold, and yet does not take.
+
+    Where another name is taken in the same place, it is this one that is not.
+    """
+    longest = max((step for name in names for step in name.split("/")), key=_size, default="")
+    is_long = _size(longest) > _USUAL
+    if not both and not is_long:
+        return
+    fs, path = end.fs, _above(end.fs, end.root)
+    inside = path and f"{path.rstrip('/')}/"
+    usual = temporary_beside(inside)
+    with _taking(fs, usual) as is_taken:
+        if not is_taken:
+            return  # nothing else can be written there, either
+        if is_long:
+            with _taking(fs, f"{inside}{temporary_like(longest)}") as is_taken:
+                if not is_taken:
+                    reason = f"{longest[:20]!r}... has {_size(longest)} bytes, and is too long"
+                    name = next(name for name in names if longest in name.split("/"))
+                    raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
+        if both:
+            with _taking(fs, f"{usual}/{temporary_beside('')}") as is_taken:
+                if not is_taken:
+                    raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
+
+
+@contextlib.contextmanager
+def _taking(fs: Any, path: str) -> Iterator[bool]:
+    """Say whether a server takes a file of a name, which is there meanwhile."""
+    try:
+        fs.pipe_file(path, b"?")
+    except (ConnectionError, TimeoutError):
+        raise  # nobody answers
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fs.rm_file(path)
+
+
+def _size(step: str) -> int:
+    return len(step.encode("utf-8", "surrogatepass"))
+
+
+def _above(fs: Any, path: str) -> str:
+    """The nearest directory that is there, of a path or above it."""
+    while not fs.isdir(path) and path != (above := fs._parent(path)):
+        path = above
+    return path
+
+
 def _folds_case(end: End, folder: str, dry_run: bool = False) -> bool:
     """Whether a directory takes upper and lower case for one, as macOS's and Windows' mostly do.
 
     It is asked about what is in it, or by a file: the directories above may lie on another disk.
     """
-    fs, path = end.fs, end.path(folder)
-    while not fs.isdir(path) and path != (above := fs._parent(path)):
-        path = above
+    fs, path = end.fs, _above(end.fs, end.path(folder))
     inside = path and f"{path.rstrip('/')}/"
     names: set[str] = set()
     with contextlib.suppress(OSError):  # it may be written to, and not read, or is not there
@@ -136,14 +195,8 @@ def _folds_case(end: End, folder: str, dry_run: bool = False) -> bool:
     if dry_run:
         return False
     probe = temporary_beside(inside)
-    try:
-        fs.pipe_file(probe, b"?")
-    except OSError:
-        return False  # nothing else can be written there, either
-    try:
-        return _is_read(fs, f"{inside}{probe.rpartition('/')[2].swapcase()}")
-    finally:
-        fs.rm_file(probe)
+    with _taking(fs, probe) as is_taken:  # else nothing can be written there, either
+        return is_taken and _is_read(fs, f"{inside}{probe.rpartition('/')[2].swapcase()}")
 
 
 def _is_read(fs: Any, path: str) -> bool:

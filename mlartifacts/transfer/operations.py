@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import os
 import shutil
 import tempfile
@@ -19,12 +21,12 @@ from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.leftovers import remove_leftovers
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.names import folded, refuse_names, respelled
-from mlartifacts.transfer.patterns import PathFilter, Patterns
+from mlartifacts.transfer.patterns import PathFilter, Patterns, parents
 from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought, Records
-from mlartifacts.transfer.removing import refuse_source, remove, remove_whole
+from mlartifacts.transfer.removing import refuse_source, remove, remove_empty, remove_whole
 from mlartifacts.transfer.times import is_settled, same_time
 from mlartifacts.transfer.trees import End, File
 
@@ -301,10 +303,12 @@ def sync(
     Parameters
     ----------
     source, target : str or path-like
+        A file goes into a directory, or a URI that ends with a slash.
     include, exclude, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
-        Delete the files that the source, a directory, has not, once everything was copied.
+        Delete the files that the source, a directory, has not, once everything was copied; those
+        before that stand where it has a directory, or are in a directory where it has a file.
 
     Returns
     -------
@@ -329,13 +333,13 @@ def sync(
         "sync",
         one,
         other,
-        into=False,
+        into=str(os.fspath(target)).endswith("/"),
         paths=paths,
         overwrite="different",
         resume=True,
         dry_run=dry_run,
         callback=callback,
-        surely=delete,
+        delete=delete,
     )
     if delete and is_directory:
         kept = {*report.moved, *report.skipped}
@@ -348,8 +352,9 @@ def sync(
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
             remove(other, doomed)
+        deleted = tuple(sorted({*report.deleted, *doomed}))
         seconds = time.monotonic() - began
-        return dataclasses.replace(report, deleted=tuple(doomed), seconds=seconds)
+        return dataclasses.replace(report, deleted=deleted, seconds=seconds)
     return report
 
 
@@ -447,18 +452,20 @@ def _transfer(
     dry_run: bool,
     callback: Callback | None,
     cluster: Any = None,
-    surely: bool = False,
+    delete: bool = False,
 ) -> tuple[Report, bool]:
     """Move what is to be moved, and say whether the source is a directory."""
     began, started = time.time(), time.monotonic()
-    files = source.files(surely)
+    unseen: dict[str, OSError] = {}
+    files = source.files(delete, unseen)
     is_directory = "" not in files
-    if "" in files and (into or target.is_directory()):
+    if "" in files and (into or target.may_be_directory()):
         refuse_names([source.name], target, dry_run)
         target = End(target.fs, target.path(source.name))
     if target.lies_in(source):
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
     files = paths.among(files, source)
+    failures: dict[str, Exception] = {**paths.among(unseen, source)}
     refuse_names(list(files), target, dry_run)
     if overwrite is None:
         overwrite = "different" if resume else "always"
@@ -480,7 +487,10 @@ def _transfer(
         if listed is None:
             return is_known
         far, near = (target, other) if target.is_local else (source, one)
-        made = far.checksum(near, listed.kind)
+        try:
+            made = far.checksum(near, listed.kind)
+        except OSError:
+            return False  # it vanished, say, and whoever reads it is told
         if made is None or made == listed:
             return made is not None or is_known
         lister = source if target.is_local else target
@@ -489,28 +499,73 @@ def _transfer(
     plan = compare(files, there, overwrite, same)
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
+    cleared: list[str] = []
+    if delete and is_directory and not (dry_run or failures or target.holds_keys):
+        listed: Mapping[str, File] = {} if target.is_local else there
+        if target.is_local:
+            with contextlib.suppress(OSError):  # told once all was copied
+                listed = target.own()
+        new = {file.name for file in plan.moves} - there.keys()
+        cleared = _clear_way(source, target, new, _extra(target, listed, paths, {*files}))
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
             label = f"{act} {source.name}"
             with Progress(callback, plan.size, len(plan.moves), label) as progress:
                 if cluster is None:
-                    failures = move(source, target, plan.moves, progress, resume, brought=brought)
+                    failures |= move(source, target, plan.moves, progress, resume, brought=brought)
                 else:
-                    failures = spread(cluster, source, target, plan.moves, progress, resume)
+                    failures |= spread(cluster, source, target, plan.moves, progress, resume)
                     span = (began, time.time())
                     done = [file for file in plan.moves if file.name not in failures]
                     brought |= {file.name: Brought(file, None, span) for file in done}
         finally:
             _remember(records, target, brought, began)
-        if failures:
-            raise TransferError(failures, _DONE[act])
+    if failures:
+        raise TransferError(_told_what_stands(target, failures), _DONE[act])
     if not dry_run:
         remove_leftovers(target, files)
     moved = tuple(sorted(file.name for file in plan.moves))
     seconds = time.monotonic() - started
-    report = Report(place, moved, skipped, plan.size, (), _DONE[act], seconds, dry_run)
+    report = Report(place, moved, skipped, plan.size, tuple(cleared), _DONE[act], seconds, dry_run)
     return report, is_directory
+
+
+def _clear_way(source: End, target: End, new: set[str], extra: list[str]) -> list[str]:
+    """Delete what of the target stands where something new is to be, and say what that was.
+
+    That is a file where a directory must be, and what is in a directory where a file must be.
+    """
+    needed = {above for name in new for above in parents(name)}
+    taken = target.directories(new)
+    doomed = [name for name in extra if name in needed or taken & {*parents(name)}]
+    doomed = _missing(source, doomed)
+    if doomed:
+        refuse_source(source, target, doomed)
+        remove(target, doomed)
+    for name in taken:
+        remove_empty(target, name)
+    return doomed
+
+
+def _told_what_stands(target: End, failures: Mapping[str, Exception]) -> dict[str, Exception]:
+    """Failures, of which those for lack of a directory name the file that is in its place."""
+
+    @functools.cache
+    def is_file(folder: str) -> bool:
+        with contextlib.suppress(OSError):
+            return bool(target.fs.isfile(target.path(folder)))
+        return False
+
+    told = dict(failures)
+    for name, error in failures.items():
+        if isinstance(error, NotADirectoryError):
+            file = next(filter(is_file, [*parents(name), ""]), None)
+            if file is not None:
+                reason = f"the directory of {name!r} cannot be made: a file is there"
+                told[name] = NotADirectoryError(errno.ENOTDIR, reason, target.path(file))
+                told[name].__cause__ = error
+    return told
 
 
 def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:

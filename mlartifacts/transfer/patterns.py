@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from fsspec.utils import glob_translate
 
 from mlartifacts.errors import InvalidConfig
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End
 
 __all__ = ["PathFilter", "Patterns", "parents"]
 
@@ -16,6 +17,7 @@ __all__ = ["PathFilter", "Patterns", "parents"]
 _SET = re.compile(r"\[([!^]?)(\]?[^]]*)\]")
 
 Patterns = str | Iterable[str]
+T = TypeVar("T")
 
 
 class PathFilter:
@@ -51,12 +53,16 @@ class PathFilter:
         """Whether there are no patterns."""
         return self._include is None and self._exclude is None
 
-    def among(self, files: Mapping[str, File], end: End) -> dict[str, File]:
-        """The files of `end` that are selected."""
+    def among(self, files: Mapping[str, T], end: End) -> dict[str, T]:
+        """The files of `end` that are selected, and the directories that may have such ones.
+
+        A directory's name ends with a slash.
+        """
         return {name: file for name, file in files.items() if self._selects(name or end.name)}
 
     def _selects(self, name: str) -> bool:
-        if self._include is not None and not _match(self._include, name):
+        is_directory = name.endswith("/")
+        if self._include is not None and not is_directory and not _match(self._include, name):
             return False
         return self._exclude is None or not _match(self._exclude, name)
 

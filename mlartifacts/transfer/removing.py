@@ -16,7 +16,7 @@ from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.writing import temporary_beside
 
-__all__ = ["refuse_source", "remove", "remove_whole"]
+__all__ = ["refuse_source", "remove", "remove_empty", "remove_whole"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -103,6 +103,15 @@ def _remove_one(end: End, outage: Outage, name: str) -> None:
             again(lambda: end.fs.rm_file(path))
 
 
+def remove_empty(end: End, name: str) -> None:
+    """Remove a directory in which there are no files; one with a file, or a link, stays."""
+    with contextlib.suppress(OSError):  # what is to take its place fails, and is told
+        for entry in end.fs.ls(end.path(name), detail=True):
+            if entry["type"] == "directory" and not entry.get("islink"):
+                remove_empty(end, f"{name}/{entry['name'].rstrip('/').rpartition('/')[2]}")
+        end.fs.rmdir(end.path(name))
+
+
 def remove_whole(end: End, files: Mapping[str, File]) -> None:
     """Delete a place with all that is in it, but of a bucket or a root only that.
 
@@ -181,12 +190,16 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
     # Not hidden by its name, as a server may not show what is.
     marker = temporary_beside("", passing=True).lstrip(".")
     pairs: dict[End, set[tuple[str, str]]] = {}
+    unseen: dict[str, OSError] = {}
     try:
         for place in source.everywhere():
             # Anew, and not by what was copied: somebody may be writing to it.
             place.fs.invalidate_cache()
             with contextlib.suppress(FileNotFoundError):
-                pairs[place] = _perhaps_one(again(place.files), doomed)
+                names = again(functools.partial(place.files, failed=unseen))
+                pairs[place] = _perhaps_one(names, doomed)
+        for error in unseen.values():
+            raise error
         if not pairs:
             raise FileNotFoundError(errno.ENOENT, "it is not there any more", str(source))
         marks = {f"{folder}{marker}" for each in pairs.values() for folder, _ in each}

@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,11 @@ class End:
         return hasattr(self.fs, "has_directories") and self.fs.has_directories(self.root)
 
     @property
+    def holds_keys(self) -> bool:
+        """Whether it is in a store of objects, whose names are texts, and need no directories."""
+        return bool(getattr(self.physical().fs, "lists_flat", False))
+
+    @property
     def keeps_times(self) -> bool:
         """Whether files can be given the time of what they are copies of."""
         if self.is_local or not hasattr(self.fs, "keeps_times"):
@@ -235,6 +240,23 @@ class End:
         """Whether it is there, as a directory."""
         return bool(self.fs.isdir(self.root))
 
+    def may_be_directory(self) -> bool:
+        """Whether what is written to its very name could be meant to go into it.
+
+        Who may write to a store of objects need not be let look. There a name is a file's, also
+        where others begin with it.
+        """
+        try:
+            return self.is_directory()
+        except PermissionError:
+            if self.has_directories:
+                raise
+            return False
+
+    def checks_uploads(self, name: str) -> bool:
+        """Whether what its store took of a file is what was sent, for sure."""
+        return hasattr(self.fs, "checks_uploads") and self.fs.checks_uploads(self.path(name))
+
     def has(self, name: str) -> bool:
         """Whether a name is there; a store that cannot tell raises."""
         return bool(self.fs.exists(self.path(name)))
@@ -253,7 +275,9 @@ class End:
                 return root in self.fs.links_in(above or "/")
         return False
 
-    def files(self, surely: bool = False) -> dict[str, File]:
+    def files(
+        self, surely: bool = False, failed: dict[str, OSError] | None = None
+    ) -> dict[str, File]:
         """Every file, by name; but for what somebody is writing.
 
         Parameters
@@ -261,6 +285,10 @@ class End:
         surely : bool, default False
             Something is to be deleted because it is not there: raise where a server may not have
             said all.
+        failed : dict of str to OSError, optional
+            Takes why a file, or under a name that ends with a slash a directory, could not be
+            looked at: it is not to be read, or vanished meanwhile, or a link leads nowhere. Raised
+            unless given.
 
         Raises
         ------
@@ -280,9 +308,11 @@ class End:
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
             return {"": self.file("") if self.is_local else self._measured("", info)}
         if self.is_local:
-            names = _walk(self.root)
-            return {name: self.file(name) for name in names if not is_temporary(name)}
-        infos = self._listed(surely=surely) if entries is None else self._named(entries)
+            return _walk(self.root, failed)
+        if entries is None:
+            infos = self._listed(surely=surely, failed=failed)
+        else:
+            infos = self._named(entries)
         unknown = [name for name, info in infos.items() if info["size"] is None]
         files = {name: File.listed(name, info) for name, info in infos.items()}
         return files | self.asked(unknown)
@@ -292,15 +322,31 @@ class End:
         """Whether its server says what is a link."""
         return hasattr(self.fs, "realpath") or hasattr(self.fs, "links_in")
 
-    def _listed(self, follow: bool = True, surely: bool = False) -> dict[str, dict[str, Any]]:
+    def _listed(
+        self,
+        follow: bool = True,
+        surely: bool = False,
+        failed: dict[str, OSError] | None = None,
+    ) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
         if hasattr(self.fs, "realpath") or (self._tells_links and not follow):
-            found = dict(_served(self.fs, self.root, follow))
+            found = dict(_served(self.fs, self.root, follow, failed))
         elif surely and hasattr(self.fs, "find_surely"):
             found = self.fs.find_surely(self.root)
+        elif failed is not None and self.has_directories and self.physical().fs is self.fs:
+            found = self.fs.find(self.root, detail=True, on_error=self._teller(failed))
         else:
             found = self.fs.find(self.root, detail=True)
         return self._named(found)
+
+    def _teller(self, failed: dict[str, OSError]) -> Callable[[OSError], None]:
+        """What a server's walk tells of a directory that it cannot list."""
+
+        def tell(error: OSError) -> None:
+            with _telling(failed, f"{error.filename}/".removeprefix(f"{self.root.rstrip('/')}/")):
+                raise error
+
+        return tell
 
     def _named(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         above = self.root.rstrip("/") + "/" if self.root else ""
@@ -345,13 +391,21 @@ class End:
         FileNotFoundError
             There is nothing.
         """
-        if not self.is_local:
-            if not self._tells_links or not self.is_directory():
-                return self.files()
-            return {n: File.listed(n, info) for n, info in self._listed(follow=False).items()}
-        if os.path.isdir(self.root):
-            return {file.name: file for file in _own(self.root) if not is_temporary(file.name)}
-        return {"": File.local("", os.lstat(self.root))}
+        failed: dict[str, OSError] = {}
+        if self.is_local:
+            if not os.path.isdir(self.root):
+                return {"": File.local("", os.lstat(self.root))}
+            files = {each.name: each for each in _own(self.root, failed)}
+            files = {name: file for name, file in files.items() if not is_temporary(name)}
+        elif self._tells_links and self.is_directory():
+            infos = self._listed(follow=False, failed=failed)
+            files = {name: File.listed(name, info) for name, info in infos.items()}
+        else:
+            files = self.files()
+        for error in failed.values():
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it is not gone
+                raise error
+        return files
 
     def below(self) -> dict[str, File]:
         """Every file below it, also where an object has its name."""
@@ -371,6 +425,21 @@ class End:
         files = {each["name"]: each for each in entries if each["type"] != "directory"}
         named = self._named(files)
         return {n: File.listed(n, info) for n, info in named.items() if info["size"] is not None}
+
+    def directories(self, names: Iterable[str]) -> set[str]:
+        """Which of some names are those of directories, and not of links to one."""
+        names = set(names)
+
+        def inside(folder: str) -> set[str]:
+            entries: list[dict[str, Any]] = []
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                entries = self.fs.ls(self.path(folder), detail=True)
+            found = {e["name"]: e for e in entries if not e.get("islink")}
+            return {name for name, e in self._named(found).items() if e["type"] == "directory"}
+
+        folders = {name.rpartition("/")[0] for name in names}
+        asked = submit_all(inside, folders, _ASKED_AT_ONCE)
+        return {name for each in asked for name in each.result() & names}
 
     def checksum(self, file: File, kind: Kind) -> Checksum | None:
         """The checksum of a file: what its store lists, or of its bytes where they are at hand."""
@@ -447,59 +516,84 @@ def checksum_of(end: End, name: str, kind: Kind) -> Checksum:
     return hasher.checksums()[kind]
 
 
-def _walk(root: str) -> Iterator[str]:
-    """The names of the files below a local directory; links are followed inside of it."""
+@contextlib.contextmanager
+def _telling(failed: dict[str, OSError] | None, name: str) -> Iterator[None]:
+    """Have it told why something below a root cannot be looked at, and go on with the others."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise  # nobody answers
+    except OSError as error:
+        if failed is None or name in {"", "/"}:
+            raise
+        failed[name] = error
+
+
+def _walk(root: str, failed: dict[str, OSError] | None) -> dict[str, File]:
+    """The files below a local directory; links are followed inside of it."""
+    files: dict[str, File] = {}
     real = os.path.realpath(root)
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (real,))]
     while waiting:
         folder, above = waiting.pop()
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                there = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                if entry.is_symlink():
-                    if os.path.commonpath([real, there]) != real:
-                        raise InvalidURI(f"The link {name!r} leads out of {root!r}.")
-                    if not os.path.exists(there):
-                        raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", entry.path)
+        entries: list[os.DirEntry[str]] = []
+        with _telling(failed, f"{folder}/"), os.scandir(os.path.join(root, folder)) as found:
+            entries = sorted(found, key=lambda each: each.name)
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            with _telling(failed, name):
+                _refuse_link(root, real, name, entry)
                 if entry.is_dir():
                     inside = os.path.realpath(entry.path)
                     if inside in above:
                         raise InvalidURI(f"The link {name!r} leads in a circle.")
                     waiting.append((name, (*above, inside)))
-                elif entry.is_file():
-                    yield name
+                elif entry.is_file() and not is_temporary(name):
+                    files[name] = File.local(name, os.stat(entry.path))
+    return files
 
 
-def _served(fs: Any, root: str, follow: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _refuse_link(root: str, real: str, name: str, entry: os.DirEntry[str]) -> None:
+    """Refuse a link that leads out of a local directory (its path is `real`), or nowhere."""
+    if not entry.is_symlink():
+        return
+    there = os.path.realpath(entry.path)
+    if os.path.commonpath([real, there]) != real:
+        raise InvalidURI(f"The link {name!r} leads out of {root!r}.")
+    if not os.path.exists(there):
+        raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", entry.path)
+
+
+def _served(
+    fs: Any, root: str, follow: bool, failed: dict[str, OSError] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The files below a directory of a server that says where links lead, as :func:`_walk`.
 
     Where none is to be followed, a link to a file is one, and a link to a directory nothing.
     """
     real = fs.realpath(root) if follow else root
-    links_in = getattr(fs, "links_in", None)
+    start = f"{root.rstrip('/')}/"
     pool = Pool(_ASKED_AT_ONCE)
     level: list[tuple[str, tuple[str, ...]]] = [(root, (real,))]
     try:
         while level:
-            asked = [pool.submit(fs.ls, folder, True) for folder, _ in level]
+            asked = [pool.submit(_listed_with_links, fs, folder) for folder, _ in level]
             folders, level = level, []
-            for (folder, above), entries in zip(folders, asked, strict=True):
-                infos = entries.result()
-                is_parent = any(info["type"] == "directory" for info in infos)
-                links = links_in(folder) if links_in and is_parent else frozenset()
+            for (folder, above), answer in zip(folders, asked, strict=True):
+                infos: list[dict[str, Any]] = []
+                links: frozenset[str] = frozenset()
+                with _telling(failed, f"{folder}/".removeprefix(start)):
+                    infos, links = answer.result()
                 for info in infos:
                     path = info["name"]
-                    there = f"{above[-1].rstrip('/')}/{path.rpartition('/')[2]}"
                     is_link = info["type"] == "link" or info.get("islink") or path in links
+                    there: str | None = f"{above[-1].rstrip('/')}/{path.rpartition('/')[2]}"
                     if is_link and follow:
-                        if info["type"] == "link":
-                            raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", path)
-                        there = fs.realpath(path)
-                        if there in above:
-                            raise InvalidURI(f"The link {path!r} leads in a circle.")
-                        if not there.startswith(f"{real.rstrip('/')}/"):
-                            raise InvalidURI(f"The link {path!r} leads out of {root!r}.")
+                        there = None
+                        with _telling(failed, path.removeprefix(start)):
+                            there = _followed_link(fs, root, real, above, info)
+                    if there is None:
+                        continue
                     if info["type"] != "directory":
                         yield path, info
                     elif follow or not is_link:
@@ -508,20 +602,47 @@ def _served(fs: Any, root: str, follow: bool) -> Iterator[tuple[str, dict[str, A
         pool.close()
 
 
-def _own(root: str) -> Iterator[File]:
+def _listed_with_links(fs: Any, folder: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    """What is in a directory of a server, and what of it only another listing says is a link."""
+    infos = fs.ls(folder, True)
+    is_parent = any(info["type"] == "directory" for info in infos)
+    links_in = getattr(fs, "links_in", None)
+    return infos, links_in(folder) if links_in and is_parent else frozenset()
+
+
+def _followed_link(
+    fs: Any, root: str, real: str, above: tuple[str, ...], info: Mapping[str, Any]
+) -> str:
+    """Where a link of a server leads; refused as by :func:`_refuse_link`."""
+    path = info["name"]
+    if info["type"] == "link":
+        raise FileNotFoundError(errno.ENOENT, "the link leads nowhere", path)
+    there = str(fs.realpath(path))
+    if there in above:
+        raise InvalidURI(f"The link {path!r} leads in a circle.")
+    if not there.startswith(f"{real.rstrip('/')}/"):
+        raise InvalidURI(f"The link {path!r} leads out of {root!r}.")
+    return there
+
+
+def _own(root: str, failed: dict[str, OSError]) -> Iterator[File]:
     """The files, and the links to files, below a local directory."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(name)
-                elif entry.is_file(follow_symlinks=False) or (
-                    entry.is_symlink() and not os.path.isdir(entry.path)
-                ):
-                    yield File.local(name, entry.stat(follow_symlinks=False))
+        entries: list[os.DirEntry[str]] = []
+        with _telling(failed, f"{folder}/"), os.scandir(os.path.join(root, folder)) as found:
+            entries = list(found)
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            elif entry.is_file(follow_symlinks=False) or (
+                entry.is_symlink() and not os.path.isdir(entry.path)
+            ):
+                with _telling(failed, name):
+                    status = entry.stat(follow_symlinks=False)
+                    yield File.local(name, status)
 
 
 def _time(info: Mapping[str, Any]) -> float | None:

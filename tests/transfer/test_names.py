@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import mlartifacts
-from mlartifacts.errors import InvalidURI, TransferError
+from mlartifacts.errors import InvalidURI
 from mlartifacts.stores.local.filesystem import LocalArtifactFileSystem, unfit
 from mlartifacts.transfer import names as named
 from mlartifacts.transfer.trees import End
@@ -209,19 +210,80 @@ def test_a_sync_to_other_letters_deletes_nothing_that_it_copied(
     assert (folder / "readme.md").exists() == dry_run
 
 
+# ---- What servers do not say -------------------------------------------------------------
+
+
 @pytest.mark.xdist_group("mlflow")
-def test_what_mlflows_server_does_not_say(opened: Callable[[str], Harbour]) -> None:
-    """Whether it holds a file and a directory of one name: what is behind it does, or the write
-    of one of them fails."""
+def test_a_file_and_a_directory_of_one_name_behind_mlflows_server(
+    opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It depends on what is behind it, which is tried."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     s3, on_s3, on_a_disk = map(opened, ("s3", "mlflow-artifacts-s3", "mlflow-artifacts"))
     files = {"both": b"1", "both/below": b"2", "fine": b"3"}
     s3.seed(files)
     mlartifacts.copy(s3.uri() + "/", on_s3.uri())
     assert on_s3.stored() == files
-    with pytest.raises(TransferError) as caught:
-        mlartifacts.copy(s3.uri() + "/", on_a_disk.uri())
-    (error,) = caught.value.failures.values()
-    assert isinstance(error, NotADirectoryError | IsADirectoryError)
-    left = on_a_disk.stored()
-    assert len(left) == 2
-    assert left.items() <= files.items()
+    for target in (on_a_disk.uri(), on_a_disk.uri("new/deep")):
+        with pytest.raises(InvalidURI, match="'both' as a file and as a directory"):
+            mlartifacts.copy(s3.uri() + "/", target)
+    assert on_a_disk.stored() == {}
+    # Nothing is tried where nothing is to be written.
+    assert mlartifacts.copy(s3.uri() + "/", on_a_disk.uri(), dry_run=True).moved == (*files,)
+
+
+@pytest.mark.parametrize("step", ["x" * 256, "\u65e5" * 120, "\u00e9" * 250])
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts"])
+@pytest.mark.xdist_group("mlflow")
+def test_a_name_that_is_too_long_for_a_server(
+    name: str, step: str, opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    s3, store = opened("s3"), opened(name)
+    s3.seed({"tree/fine": b"1", f"tree/deep/{step}/file": b"2"})
+    for target in (store.uri(), store.uri("new/tree")):
+        with pytest.raises(InvalidURI, match=re.escape(f"{step[:20]!r}... has")):
+            mlartifacts.copy(s3.uri("tree"), target)
+    assert store.stored() == {}
+
+
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts"])
+@pytest.mark.xdist_group("mlflow")
+def test_a_name_that_is_just_short_enough(name: str, opened: Callable[[str], Harbour]) -> None:
+    s3, store = opened("s3"), opened(name)
+    step = "\u65e5" * 85
+    s3.seed({f"tree/{step}": b"2"})
+    mlartifacts.copy(s3.uri("tree"), store.uri())
+    assert store.stored() == {step: b"2"}
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "runs-s3"])
+def test_keys_that_are_no_paths(
+    name: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    """Stores of objects hold them, and no others do."""
+    keys = {"x//y": b"1", "/lead": b"2", "z": b"3", "v/w": b"4"}
+    s3, store = opened("s3"), opened(name)
+    s3.seed({f"tree/{key}": data for key, data in keys.items()})
+    assert set(mlartifacts.copy(s3.uri("tree"), store.uri("copy")).moved) == set(keys)
+    assert mlartifacts.sync(s3.uri("tree"), store.uri("copy"), delete=True).deleted == ()
+    mlartifacts.copy(store.uri("copy"), s3.uri("back"))
+    copied = {f"{folder}/{key}": data for key, data in keys.items() for folder in ("tree", "back")}
+    assert {n: data for n, data in s3.stored().items() if not n.startswith("copy")} == copied
+    for target in (tmp_path / "there", opened("sftp").uri()):
+        with pytest.raises(InvalidURI, match="has an empty step"):
+            mlartifacts.copy(store.uri("copy"), target)
+    s3.seed({"tree/a/../b": b"5"})
+    with pytest.raises(InvalidURI, match=r"'\.\.'"):
+        mlartifacts.copy(s3.uri("tree"), store.uri("copy"))
+
+
+@pytest.mark.parametrize("character", ["\x01", "\ufffe"])
+def test_a_name_that_azure_cannot_list(
+    character: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    azure = opened("wasbs")
+    here = plant(tmp_path / "here", {"fine": b"1", f"a{character}b": b"2"})
+    with pytest.raises(InvalidURI, match="no listing can have"):
+        mlartifacts.upload(here, azure.uri())
+    assert azure.stored() == {}

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fsspec.callbacks
@@ -488,16 +487,16 @@ def test_links_are_followed_inside_of_the_root(here: Path, tmp_path: Path) -> No
     }
 
 
-@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", ".", "nowhere"])
+@pytest.mark.parametrize("target", ["../secret", "/etc/hostname", "."])
 def test_other_links_are_refused(here: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (here / "b" / "link").symlink_to({"../secret": "../../secret", ".": "../b"}.get(target, target))
-    with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+    with pytest.raises(InvalidURI, match="link"):
         mlartifacts.upload(here, tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
 
-@pytest.mark.parametrize("target", ["b", "../out", ".", "nowhere", "b/c.csv", "../out/x"])
+@pytest.mark.parametrize("target", ["b", "../out", ".", "b/c.csv", "../out/x"])
 def test_links_of_a_server_are_followed_inside_of_the_root(
     opened: Callable[[str], Harbour], here: Path, tmp_path: Path, target: str
 ) -> None:
@@ -505,7 +504,7 @@ def test_links_of_a_server_are_followed_inside_of_the_root(
     store.seed({**{f"tree/{name}": data for name, data in found(here).items()}, "out/x": b"3"})
     (store.folder / "tree/link").symlink_to(target)
     if target not in {"b", "b/c.csv"}:
-        with pytest.raises((InvalidURI, FileNotFoundError), match="link"):
+        with pytest.raises(InvalidURI, match="link"):
             mlartifacts.download(store.uri("tree"), tmp_path / "there")
         assert not (tmp_path / "there").exists()
         return
@@ -716,11 +715,11 @@ def test_a_message_is_short(tmp_path: Path) -> None:
     )
 
 
-def refusing(method: str) -> Callable[[Request], Answer | None]:
-    """A server that refuses each request of a kind, and says of which path."""
+def refusing(*methods: str) -> Callable[[Request], Answer | None]:
+    """A server that refuses each request of some kinds, and says of which path."""
 
     def answer(request: Request) -> Answer | None:
-        if request.method != method:
+        if request.method not in methods:
             return None
         text = f"<Error><Code>Odd</Code><Message>at {request.path}</Message></Error>"
         return Answer(400, text.encode(), {"Content-Type": "application/xml"})
@@ -736,13 +735,13 @@ def test_a_message_says_what_was_not_done(
     with reverse_proxy.serve(s3.server.url) as front:
         monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
         new, there = s3.uri("new"), s3.uri("tree")
-        for act, done, method in (
+        for act, done, *methods in (
             (lambda: mlartifacts.upload(here, new), "uploaded", "PUT"),
             (lambda: mlartifacts.copy(here, new), "copied", "PUT"),
             (lambda: mlartifacts.sync(here, new), "copied", "PUT"),
-            (lambda: mlartifacts.delete(there, include="**"), "deleted", "DELETE"),
+            (lambda: mlartifacts.delete(there, include="**"), "deleted", "DELETE", "POST"),
         ):
-            front.answer = refusing(method)
+            front.answer = refusing(*methods)
             with pytest.raises(TransferError) as caught:
                 act()
             assert str(caught.value) == (
@@ -857,7 +856,8 @@ def test_a_part_that_is_a_link(s3: Harbour, tmp_path: Path) -> None:
 
     class Break(fsspec.callbacks.Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
-            raise RuntimeError
+            if inc:
+                raise RuntimeError
 
     with pytest.raises(TransferError):
         mlartifacts.download(s3.uri("large"), tmp_path / "there/large", callback=Break())
@@ -1397,9 +1397,7 @@ def test_the_waits_between_tries(
         both.wait(20)  # so that no thread has two files
 
     both = threading.Barrier(6)
-    monkeypatch.setattr(
-        engine, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic, time=time.time)
-    )
+    monkeypatch.setattr(Budget, "wait", lambda self, seconds: sleep(seconds))
     monkeypatch.setattr(engine, "_TRIES", 9)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 

@@ -17,6 +17,7 @@ import io
 import itertools
 import os
 import random
+import re
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -77,6 +78,8 @@ _OF_ACCOUNT = frozenset(
 # being gathered. Two are held where they are longer.
 _BLOCK = 8 * 2**20
 _HELD = 32 * 2**20
+# What XML, and with it a listing, cannot have.
+_UNLISTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 # How many blobs Azure deletes by one request, how many of these are on their way at once, and what
 # is answered about a blob that is gone.
@@ -786,6 +789,10 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
 
         return signing.signer(self)
 
+    def checks_uploads(self, path: str) -> bool:
+        """Always: each request has the MD5 of what it brings (``validate_content``)."""
+        return True
+
     def removed_together(self, path: str) -> int:
         return 1 if self.version_aware else _DELETED_AT_ONCE
 
@@ -802,6 +809,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
     def unfit(self, path: str) -> str | None:
         if "\\" in path:
             return "Azure takes a backslash for a slash"
+        if _UNLISTED.search(path):
+            return "it has a character that no listing can have (XML knows none)"
         return unfit_key(self.split_path(path)[1], "characters")
 
     def unstrip_protocol(self, name: str) -> str:

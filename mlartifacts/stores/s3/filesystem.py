@@ -279,6 +279,23 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         with self._explaining(path1):
             synced(self.loop, self._copy_object, path1, path2, size, version)
 
+    def checks_uploads(self, path: str) -> bool:
+        """Whether requests are signed by SigV4.
+
+        That signs the SHA-256 of each body, and S3 refuses a body of another one. botocore leaves
+        it out over TLS alone, and there where the request has another checksum, which S3 compares
+        as well; obstore never. An object in parts is made of those that were taken, by their ETags.
+        """
+        with self._explaining(path):
+            checks: bool = synced(self.loop, self._checks_uploads, path)
+        return checks
+
+    async def _checks_uploads(self, path: str) -> bool:
+        await self.set_session()
+        config = (await self.get_s3(self.split_path(path)[0])).meta.config
+        is_left_out = (config.s3 or {}).get("payload_signing_enabled") is False
+        return not (self.anon or is_left_out) and config.signature_version in {"s3v4", None}
+
     def vouches(self, path: str, checksum: Checksum) -> bool:
         """Whether it is one, and if it is of parts, whether these are as long as it was made of."""
         with self._explaining(path):

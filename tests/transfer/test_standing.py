@@ -1,0 +1,138 @@
+"""A file where a directory is to be, and the other way round; and a single file that is synced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlartifacts
+from mlartifacts.errors import InvalidURI, TransferError
+from tests.contract.stores import Harbour
+from tests.transfer.trees import found, plant
+
+Opened = Callable[[str], Harbour]
+
+# Of those with directories, and of others: a file may have the name of a directory there.
+DIRECTORIES = ("local", "sftp", "ftp", "vsftpd", "hdfs", "mlflow-artifacts", "runs-local")
+KEYS = ("s3", "wasbs", "gcs", "mlflow-artifacts-s3", "runs-s3")
+
+TREE = {"a": b"a file", "b/in/it": b"in two", "c": b"c"}
+# A file of the tree is a directory here, with what nobody else has, and the other way round.
+OTHER = {"a/x/1": b"?", "a/2": b"?", "b": b"?", "kept": b"?"}
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return plant(tmp_path / "here", TREE)
+
+
+def failures(act: Callable[[], object]) -> dict[str, BaseException]:
+    with pytest.raises(TransferError) as caught:
+        act()
+    return caught.value.failures
+
+
+@pytest.mark.parametrize("name", [*DIRECTORIES, *KEYS])
+def test_sync_deletes_what_stands_in_its_way(name: str, opened: Opened, here: Path) -> None:
+    store = opened(name)
+    store.seed(OTHER)
+    expected = ("a/2", "a/x/1", "b", "kept")
+    assert mlartifacts.sync(here, store.uri(), delete=True, dry_run=True).deleted == expected
+    assert store.stored() == OTHER
+    report = mlartifacts.sync(here, store.uri(), delete=True)
+    assert (report.moved, report.deleted) == (tuple(TREE), expected)
+    assert store.stored() == TREE
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_nothing_is_deleted_unless_it_is_asked_for(name: str, opened: Opened, here: Path) -> None:
+    """The error names what stands there, and what should."""
+    store = opened(name)
+    store.seed(OTHER)
+    for act in (mlartifacts.sync, mlartifacts.copy, mlartifacts.upload):
+        failed = failures(lambda act=act: act(here, store.uri()))
+        assert {each: type(error) for each, error in failed.items()} == {
+            "a": IsADirectoryError,
+            "b/in/it": NotADirectoryError,
+        }
+        assert str(failed["a"]).endswith("/a'")
+        assert "'b/in/it'" in str(failed["b/in/it"])
+        assert str(failed["b/in/it"]).endswith("/b'")
+    assert store.stored() == {**OTHER, "c": b"c"}
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_what_patterns_leave_out_is_left_there(name: str, opened: Opened, here: Path) -> None:
+    store = opened(name)
+    store.seed(OTHER)
+    failed = failures(lambda: mlartifacts.sync(here, store.uri(), delete=True, exclude=["2", "b"]))
+    assert set(failed) == {"a"}
+    assert store.stored() == {"a/2": b"?", "b": b"?", "kept": b"?", "c": b"c"}
+
+
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd", "hdfs", "runs-local"])
+def test_an_empty_directory_in_the_way(name: str, opened: Opened, here: Path) -> None:
+    store = opened(name)
+    fs, root = mlartifacts.url_to_fs(store.uri())
+    for folder in ("a/x/y", "a/z"):
+        fs.makedirs(f"{root}/{folder}")
+    report = mlartifacts.sync(here, store.uri(), delete=True)
+    assert (report.moved, report.deleted) == (tuple(TREE), ())
+    assert store.stored() == TREE
+
+
+def test_a_directory_with_a_link_in_the_way(here: Path, tmp_path: Path) -> None:
+    """Where a link leads is nobody's business, and a link to a directory is no file to delete."""
+    there, out = tmp_path / "there", plant(tmp_path / "out", {"file": b"out"})
+    (there / "a").mkdir(parents=True)
+    (there / "a/link").symlink_to(out)
+    assert set(failures(lambda: mlartifacts.sync(here, there, delete=True))) == {"a"}
+    assert os.listdir(there / "a") == ["link"]
+    assert found(out) == {"file": b"out"}
+
+
+def test_nothing_is_deleted_before_all_names_are_known_to_fit(
+    opened: Opened, tmp_path: Path
+) -> None:
+    s3, there = opened("s3"), plant(tmp_path / "there", OTHER)
+    s3.seed({**{f"tree/{name}": data for name, data in TREE.items()}, "tree/" + "x" * 256: b"1"})
+    with pytest.raises(InvalidURI, match="255"):
+        mlartifacts.sync(s3.uri("tree"), there, delete=True)
+    assert found(there) == OTHER
+
+
+def test_a_source_that_is_in_the_way_itself(opened: Opened, tmp_path: Path) -> None:
+    """Though no name says that the one lies in the other."""
+    sftp: Any = opened("sftp")
+    sftp.seed({"a/a": b"1", "a/in/b": b"2"})
+    with pytest.raises(InvalidURI, match="lies in"):
+        mlartifacts.sync(sftp.uri("a"), sftp.folder, delete=True)
+    assert sftp.stored() == {"a/a": b"1", "a/in/b": b"2"}
+
+
+def test_a_directory_is_not_put_in_the_place_of_a_target_that_is_a_file(
+    here: Path, tmp_path: Path
+) -> None:
+    there = plant(tmp_path / "there", {"file": b"mine"})
+    failed = failures(lambda: mlartifacts.sync(here, there / "file", delete=True))
+    assert set(failed) == set(TREE)
+    assert all(str(error).endswith("/file'") for error in failed.values())
+    assert found(there) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("name", [*DIRECTORIES, *KEYS])
+def test_a_single_file_is_synced_into_a_directory(name: str, opened: Opened, here: Path) -> None:
+    store = opened(name)
+    store.seed({"there/old": b"?"})
+    for target in ("new/", "there", "there/"):
+        for _ in range(2):
+            mlartifacts.sync(here / "c", store.uri(target), delete=True)
+    assert store.stored() == {"new/c": b"c", "there/c": b"c", "there/old": b"?"}
+    mlartifacts.sync(here / "c", store.uri("name"))
+    assert store.stored()["name"] == b"c"
