@@ -184,13 +184,13 @@ def _folds_case(end: End, folder: str, dry_run: bool = False) -> bool:
     """
     fs, path = end.fs, _above(end.fs, end.path(folder))
     inside = path and f"{path.rstrip('/')}/"
-    names: set[str] = set()
+    names: dict[str, str] = {}
     with contextlib.suppress(OSError):  # it may be written to, and not read, or is not there
-        found = fs.ls(path, detail=True)
-        names.update(each["name"].rpartition("/")[2] for each in found if each["type"] == "file")
-    for name in names:
+        for each in fs.ls(path, detail=True):
+            names[each["name"].rstrip("/").rpartition("/")[2]] = each["type"]
+    for name, kind in names.items():
         other = name.swapcase()
-        if name.isascii() and other != name:
+        if kind == "file" and name.isascii() and other != name:
             return other not in names and _is_read(fs, f"{inside}{other}")
     if dry_run:
         return False
