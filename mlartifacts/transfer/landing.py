@@ -148,8 +148,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         What the bytes are of: those of another version are removed.
     keep : bool
         Leave what came for the next time where an exception ends this one, unless it is
-        :class:`Damaged` or :class:`Full`, or there is no such file any more. Who finds another
-        process or thread at it begins a file of its own, which is not kept.
+        :class:`Damaged` or :class:`Full`, or there is no such file, or version of it, any more.
+        Who finds another process or thread at it begins a file of its own, which is not kept.
 
     Raises
     ------
@@ -158,6 +158,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
     OSError
         What the disk says, of `target`.
     """
+    if os.path.isdir(target):  # before all of the bytes have come
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
     part = _part(target, version, keep)
     with _telling_full(target), naming(part, target), contextlib.suppress(FileExistsError):
         create_like(target, part)
@@ -174,7 +176,10 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
                     yield local
                 os.replace(part, target)
         except BaseException as error:
-            keep = keep and not isinstance(error, Damaged | Full | FileNotFoundError)
+            is_gone = isinstance(error, FileNotFoundError) or (
+                isinstance(error, OSError) and error.errno == errno.ESTALE
+            )
+            keep = keep and not is_gone and not isinstance(error, Damaged | Full)
             with contextlib.suppress(FileNotFoundError):
                 if not keep or not os.path.getsize(part):
                     os.unlink(part)
