@@ -13,9 +13,8 @@ import fsspec
 import pytest
 
 import mlartifacts
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidURI, final
 from mlartifacts.filesystems.delegating import Place
-from mlartifacts.promises import final
 from mlartifacts.transfer.trees import End
 from tests.servers import reverse_proxy
 from tests.servers.mlflow_server import MlflowServer

@@ -426,7 +426,7 @@ def busy(azurite, root, monkeypatch):
         waits.append(retry.get_backoff_time(settings))
 
     monkeypatch.setattr("mlartifacts.stores.azure.filesystem._Retry.sleep", sleep)
-    monkeypatch.setattr("mlartifacts.transfer.engine._wait", waits.append)
+    monkeypatch.setattr("mlartifacts.transfer.engine._pause", lambda tries: waits.append(9) or 0)
     said = {"x-ms-error-code": "ServerBusy", "Content-Type": "application/xml"}
     answer = Answer(503, b"<Error><Code>ServerBusy</Code></Error>", said)
     with reverse_proxy.serve(azurite.url) as front:

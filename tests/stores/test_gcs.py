@@ -509,7 +509,7 @@ def error(code, message):
         ),
         (error(403, "No access for you"), PermissionError, "No access.*gcloud auth"),
         (error(400, "The bucket's name is invalid"), OSError, "400.*name is invalid"),
-        (error(404, "Not found"), FileNotFoundError, "No such file"),
+        (error(404, "Not found"), FileNotFoundError, "No such file|no bucket 'bucket'"),
         (error(412, "Precondition"), FileExistsError, "File exists"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,

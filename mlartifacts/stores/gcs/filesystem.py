@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from glob import has_magic
 from typing import Any
@@ -49,6 +50,8 @@ _LAST = b"\n--==0==--"
 _AS_STORED = {"Accept-Encoding": "gzip"}
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+# The URL of an upload that begins; that of one which goes on has an id.
+_NEW_OBJECT = re.compile(r"/upload/(?!.*[?&]upload_id=)")
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="
@@ -180,7 +183,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         ):
             denied = PermissionError(errno.EACCES, f"{reason or 'access denied'}: {_LOGIN}", path)
             return denied if code == 403 else of_store(denied)
-        if isinstance(error, FileNotFoundError) and "/upload/" in text:  # the URL of a new object
+        if isinstance(error, FileNotFoundError) and _NEW_OBJECT.search(text):
             bucket, _, _ = self.split_path(path)
             reason = f"There is no bucket {bucket!r}"
             return of_store(FileNotFoundError(errno.ENOENT, reason, path))
