@@ -62,8 +62,9 @@ _CARRIED_AT_ONCE = 32
 _FAR = 0.02
 _RANGES_AT_ONCE = 8
 _READERS = 2
-# What is longer is read by a few threads alone: an allocator keeps what was freed for the thread
-# that took it, several pieces for each.
+_STREAMS = 2
+# What is longer is read by a few threads alone, and what a driver gathers of a large file is written
+# by a few: an allocator keeps what was freed for the thread that took it, several pieces for each.
 _SHORT = 2**18
 # The same for drivers: of what is longer, the bound of memory lets no more files pass at once.
 _MEDIUM = 2**22
@@ -146,6 +147,7 @@ class Engine:
         self._memory = self._share = memory
         self._ranges = Pool(_RANGES_AT_ONCE)
         self._disk = Pool(_READERS)
+        self._streams = Pool(_STREAMS)
         self._landing = Landing()
         #: What was moved so far.
         self.moved: list[Moved] = []
@@ -250,6 +252,7 @@ class Engine:
             pool.close()
             self._ranges.close()
             self._disk.close()
+            self._streams.close()
         return moved, failures
 
     def _work_off(
@@ -437,7 +440,7 @@ class Engine:
             elif self._writes(target, file.size):
                 self._carry(file, target, hasher, passed)
             else:
-                self._stream(file, target, hasher, passed)
+                self._streams.submit(self._stream, file, target, hasher, passed).result()
         return Moved(file, hasher.checksums())
 
     def _within(self, file: File, name: str) -> Callable[[], None] | None:

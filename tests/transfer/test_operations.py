@@ -1323,6 +1323,19 @@ def test_memory_of_files_that_are_moved_whole(
     assert len(list((tmp_path / "there").iterdir())) == 40
 
 
+@pytest.mark.parametrize("name", ["wasbs", "gcs", "mlflow-artifacts"])
+def test_memory_of_files_of_some_parts(
+    opened: Callable[[str], Harbour], tmp_path: Path, name: str
+) -> None:
+    """Whichever thread has the turn of each, few of them gather what a driver sends."""
+    for number in range(16):
+        sparse(tmp_path / "here" / str(number), 24 * 2**20)
+    store = opened(name)
+    assert used(tmp_path / "here", store.uri("tree")) < 256_000_000
+    fs, path = mlartifacts.url_to_fs(store.uri("tree"))
+    assert fs.du(path) == 16 * 24 * 2**20
+
+
 def test_memory_between_runs_of_two_stores(opened: Callable[[str], Harbour]) -> None:
     """One process is asked for both, but neither store copies from the other."""
     disk, s3 = opened("runs-local"), opened("runs-s3")
