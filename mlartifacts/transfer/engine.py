@@ -63,8 +63,8 @@ _FAR = 0.02
 _RANGES_AT_ONCE = 8
 _READERS = 2
 _STREAMS = 2
-# What is longer is read by a few threads alone, and what a driver gathers of a large file is written
-# by a few: an allocator keeps what was freed for the thread that took it, several pieces for each.
+# What is longer is read by a few threads alone, and a few write what a driver gathers of a large
+# file: an allocator keeps what was freed for the thread that took it, several pieces for each.
 _SHORT = 2**18
 # The same for drivers: of what is longer, the bound of memory lets no more files pass at once.
 _MEDIUM = 2**22
