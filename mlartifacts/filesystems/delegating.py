@@ -386,8 +386,11 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
             most = fs.removed_together(found[0][0].path)
             for first in range(0, len(found), most):
                 named = {place.path: path for place, path in found[first : first + most]}
-                with found[first][0].explaining(), contextlib.suppress(FileNotFoundError):
-                    left |= {named[each] for each in fs.rm_listed(list(named))}
+                try:
+                    with found[first][0].explaining():
+                        left |= {named[each] for each in fs.rm_listed(list(named))}
+                except FileNotFoundError:
+                    left |= set(named.values()) if len(named) > 1 else set()
         return [path for path in paths if path in left]
 
     def vouches(self, path: str, checksum: Checksum) -> bool:

@@ -163,7 +163,8 @@ def _taking(fs: Any, path: str) -> Iterator[bool]:
     try:
         yield True
     finally:
-        fs.rm_file(path)
+        with contextlib.suppress(OSError):  # it is hidden by its name
+            fs.rm_file(path)
 
 
 def _size(step: str) -> int:

@@ -13,7 +13,7 @@ from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.engine import again
 from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.pool import Pool, submit_all
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, listed_with_links
 from mlartifacts.writing import temporary_beside
 
 __all__ = ["refuse_source", "remove", "remove_empty", "remove_whole"]
@@ -36,19 +36,19 @@ def remove(end: End, names: Collection[str]) -> None:
     TransferError
         Some could not be deleted, each with its cause.
     """
-    left = sorted(names)
+    left, outage = sorted(names), Outage()
     failures: dict[str, BaseException] = {}
     most = end.fs.removed_together(end.root) if hasattr(end.fs, "removed_together") else 1
     if min(most, len(left)) > 1:
         groups = [left[first : first + most] for first in range(0, len(left), most)]
         left = []
-        together = functools.partial(_remove_together, end)
+        together = functools.partial(_remove_together, end, outage)
         for group, said in zip(groups, _each(together, groups, _TOGETHER_AT_ONCE), strict=True):
             if isinstance(said, Exception):
                 failures |= dict.fromkeys(group, said)
             else:
                 left += said
-    remove_one = functools.partial(_remove_one, end, Outage())
+    remove_one = functools.partial(_remove_one, end, outage)
     singly = _each(remove_one, left, _at_once(end))
     failures |= {n: e for n, e in zip(left, singly, strict=True) if e is not None}
     if failures:
@@ -77,7 +77,7 @@ def _at_once(end: End) -> int:
     return int(getattr(end.fs, "files_at_once", _AT_ONCE))
 
 
-def _remove_together(end: End, names: list[str]) -> list[str]:
+def _remove_together(end: End, outage: Outage, names: list[str]) -> list[str]:
     """Delete files by a request for all of them, and give those that are to be deleted singly.
 
     Raises
@@ -87,7 +87,8 @@ def _remove_together(end: End, names: list[str]) -> list[str]:
     """
     paths = {end.path(name): name for name in names}
     try:
-        return [paths[path] for path in again(lambda: end.fs.rm_listed(list(paths)))]
+        with outage.watching(end.path(names[0])):
+            return [paths[path] for path in again(lambda: end.fs.rm_listed(list(paths)))]
     except (ConnectionError, TimeoutError):
         raise
     except Exception:  # each file has its own, by itself
@@ -106,8 +107,10 @@ def _remove_one(end: End, outage: Outage, name: str) -> None:
 def remove_empty(end: End, name: str) -> None:
     """Remove a directory in which there are no files; one with a file, or a link, stays."""
     with contextlib.suppress(OSError):  # what is to take its place fails, and is told
-        for entry in end.fs.ls(end.path(name), detail=True):
-            if entry["type"] == "directory" and not entry.get("islink"):
+        entries, links = listed_with_links(end.fs, end.path(name))
+        for entry in entries:
+            is_link = entry.get("islink") or entry["name"] in links
+            if entry["type"] == "directory" and not is_link:
                 remove_empty(end, f"{name}/{entry['name'].rstrip('/').rpartition('/')[2]}")
         end.fs.rmdir(end.path(name))
 
@@ -126,9 +129,8 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
     TransferError
         As for :func:`remove`; under ``""``, why a directory stays.
     """
-    is_file = "" in files
     try:
-        again(lambda: _remove_tree(end, is_file))
+        again(lambda: _remove_tree(end, files))
         return
     except TransferError:
         raise
@@ -137,12 +139,12 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
     except OSError as error:
         first = error
     try:
-        left: Iterable[str] = again(end.own)
+        left = again(end.own)
     except FileNotFoundError:
         return
     remove(end, sorted(left))
     try:
-        again(lambda: _remove_tree(end, is_file))
+        again(lambda: _remove_tree(end, files))
     except FileNotFoundError:
         return
     except TransferError:
@@ -151,18 +153,21 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
         raise TransferError({"": error}, "deleted") from first
 
 
-def _remove_tree(end: End, is_file: bool) -> None:
+def _remove_tree(end: End, files: Collection[str]) -> None:
     above = end.root.rstrip("/")
-    if is_file or "/" in above:
-        end.fs.rm(end.root, recursive=not is_file)
+    if "" in files or "/" in above:
+        end.fs.rm(end.root, recursive="" not in files)
         return
     entries = end.fs.ls(end.root, detail=True)
-    folders = [each["name"] for each in entries if each["type"] == "directory"]
+    # A key that begins with a slash has the bucket's own name for its directory.
+    inside = [each for each in entries if each["name"].removeprefix(above).strip("/")]
+    folders = [each["name"] for each in inside if each["type"] == "directory"]
     for error in _each(lambda each: end.fs.rm(each, recursive=True), folders, _TOGETHER_AT_ONCE):
         if error is not None:
             raise error
-    paths = [each["name"] for each in entries if each["type"] != "directory"]
-    remove(end, [path.removeprefix(f"{above}/" if end.root else "") for path in paths])
+    paths = [each["name"] for each in inside if each["type"] != "directory"]
+    names = {path.removeprefix(f"{above}/" if end.root else "") for path in paths}
+    remove(end, names | {name for name in files if name.startswith("/")})
 
 
 def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:

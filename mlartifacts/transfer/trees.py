@@ -23,7 +23,7 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_passing, is_temporary
 
-__all__ = ["End", "File", "checksum_of", "state_of"]
+__all__ = ["End", "File", "checksum_of", "listed_with_links", "state_of"]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
@@ -432,9 +432,12 @@ class End:
 
         def inside(folder: str) -> set[str]:
             entries: list[dict[str, Any]] = []
+            links: frozenset[str] = frozenset()
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                entries = self.fs.ls(self.path(folder), detail=True)
-            found = {e["name"]: e for e in entries if not e.get("islink")}
+                entries, links = listed_with_links(self.fs, self.path(folder))
+            found = {
+                e["name"]: e for e in entries if not e.get("islink") and e["name"] not in links
+            }
             return {name for name, e in self._named(found).items() if e["type"] == "directory"}
 
         folders = {name.rpartition("/")[0] for name in names}
@@ -577,7 +580,7 @@ def _served(
     level: list[tuple[str, tuple[str, ...]]] = [(root, (real,))]
     try:
         while level:
-            asked = [pool.submit(_listed_with_links, fs, folder) for folder, _ in level]
+            asked = [pool.submit(listed_with_links, fs, folder) for folder, _ in level]
             folders, level = level, []
             for (folder, above), answer in zip(folders, asked, strict=True):
                 infos: list[dict[str, Any]] = []
@@ -602,7 +605,7 @@ def _served(
         pool.close()
 
 
-def _listed_with_links(fs: Any, folder: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
+def listed_with_links(fs: Any, folder: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
     """What is in a directory of a server, and what of it only another listing says is a link."""
     infos = fs.ls(folder, True)
     is_parent = any(info["type"] == "directory" for info in infos)

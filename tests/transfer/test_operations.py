@@ -340,6 +340,21 @@ def test_a_bucket_stays(name: str, opened: Callable[[str], Harbour], here: Path)
         assert store.stored() == {}
 
 
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs"])
+def test_a_bucket_with_a_key_that_begins_with_a_slash_stays(
+    name: str, opened: Callable[[str], Harbour], here: Path
+) -> None:
+    """Its directory has the bucket's own name in listings."""
+    store = opened(name)
+    store.seed({"/lead": b"1", "/deep/er": b"2", "a/b": b"3", "c": b"4"})
+    deleted = mlartifacts.delete(store.uri()).moved
+    assert {"a/b", "c"} <= set(deleted)
+    left = {"/lead", "/deep/er"} - set(deleted)  # what a listing does not show
+    assert set(store.stored()) == left
+    mlartifacts.upload(here, store.uri("new"))  # the bucket is there
+    assert len(store.stored()) == 3 + len(left)
+
+
 def test_a_disk_stays(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/")
     for root in ("/", "file:///", tmp_path / "link", f"{tmp_path}/../../../../../../../.."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,21 @@ def test_a_single_file_is_synced_into_a_directory(name: str, opened: Opened, her
     assert store.stored() == {"new/c": b"c", "there/c": b"c", "there/old": b"?"}
     mlartifacts.sync(here / "c", store.uri("name"))
     assert store.stored()["name"] == b"c"
+
+
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd"])
+@pytest.mark.parametrize("link", ["a", "a/deep"])
+def test_no_directory_behind_a_link_is_removed(
+    name: str, link: str, opened: Opened, here: Path, tmp_path: Path
+) -> None:
+    """Where a file is to be, or in a directory there."""
+    store: Any = opened(name)
+    away = tmp_path / "away"
+    (away / "empty").mkdir(parents=True)
+    away.chmod(0o777)
+    store.seed({"kept": b"?"})
+    (store.folder / link).parent.mkdir(exist_ok=True)
+    (store.folder / link).symlink_to(away)
+    with contextlib.suppress(TransferError, InvalidURI):
+        mlartifacts.sync(here, store.uri(), delete=True)
+    assert (away / "empty").is_dir()

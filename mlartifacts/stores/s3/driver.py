@@ -62,7 +62,7 @@ _COPIED_AT_ONCE = 150 * 2**20
 DELETED_AT_ONCE = 1000
 # Keys that come out of XML as they went in: some servers' parsers strip what they read, and that
 # could be another key.
-_IN_XML = re.compile(r"\S(?:[^\x00-\x1f\x7f]*\S)?")
+_IN_XML = re.compile(r"(?!\s)[^\x00-\x1f\x7f]+(?<!\s)")
 # How the names of buckets end that list nothing but what is below a directory.
 DIRECTORY_BUCKET = "--x-s3"
 # Turns of the event loop after which a request that has a connection is on its way.
@@ -113,8 +113,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         """Make a client, unless there is one."""
         client = await super().set_session(*args, **kwargs)
         if client is not self._expecting_nothing:
-            client.meta.events.register("request-created.s3", _expect_nothing)
-            client.meta.events.register_first("needs-retry.s3", _give_up)
+            _prepare(client)
             read_quickly(self.session, client)
             self._expecting_nothing = client
         return client
@@ -128,6 +127,8 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         await self.set_session()
         client = await self.get_s3(kwargs.get("Bucket"))
+        if client is not self._expecting_nothing:  # of another region
+            _prepare(client)
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
         asking = _error_wrapper(call, kwargs=arguments, retries=self.retries)
@@ -572,6 +573,13 @@ def _refusal(error: BaseException | None) -> str:
             return str(error.response["Error"].get("Code", ""))
         error = error.__cause__
     return ""
+
+
+def _prepare(client: Any) -> None:
+    """Have a client hear of what is done here, once."""
+    events = client.meta.events
+    events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts-expect")
+    events.register_first("needs-retry.s3", _give_up, unique_id="mlartifacts-give-up")
 
 
 def _give_up(caught_exception: BaseException | None = None, **kwargs: Any) -> None:
