@@ -67,8 +67,8 @@ T = TypeVar("T")
 
 #: What 413 means: errno.EFBIG, as another try is of no use.
 TOO_LARGE = (
-    "the server, or a proxy before it, takes no body of this size (413): its settings say how large"
-    " one may be, nginx's client_max_body_size, say"
+    "the server, or a proxy before it, takes no body of this size (413); the limit is one of its"
+    " settings (for nginx, client_max_body_size)"
 )
 
 # The operations that talk to a store. Everything else in fsspec is made of these.

@@ -239,7 +239,8 @@ class WholeWrite(io.BufferedIOBase):
             try:
                 with self._explaining():
                     self._commit()
-            except BaseException:  # Ctrl-C amid the commit, too
+            except BaseException as failure:  # Ctrl-C amid the commit, too
+                self._failure = failure if isinstance(failure, Exception) else None
                 self.abandon()
                 raise
             self._state = "committed"
@@ -257,7 +258,7 @@ class WholeWrite(io.BufferedIOBase):
         if threading.current_thread().name == _DRIVERS_THREAD:
             # Collected there: it cannot wait for itself.
             threading.Thread(target=self._clean_up).start()
-        elif isinstance(self._failure or sys.exc_info()[1], TimeoutError):
+        elif isinstance(self._failure, TimeoutError):
             # A server that is silent is not waited for a second time.
             threading.Thread(target=self._clean_up_in_vain, daemon=True).start()
         else:

@@ -69,6 +69,14 @@ def test_an_exception_in_the_block_keeps_the_old(shelf):
     assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
 
 
+def test_a_timeout_of_something_else_waits_for_what_tidies_up(shelf):
+    """The store answers: it is the block that waited for somebody else in vain."""
+    with pytest.raises(TimeoutError), shelf.open() as file:
+        file.write(b"half")
+        raise TimeoutError
+    assert (shelf.content, shelf.ended) == (OLD, ["abandon"])
+
+
 def test_ctrl_c_in_the_block_keeps_the_old(shelf):
     with pytest.raises(KeyboardInterrupt), shelf.open() as file:
         file.write(b"half")

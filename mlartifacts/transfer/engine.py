@@ -342,9 +342,10 @@ class Engine:
         """Find out whether a failure means that the rest would fail, too."""
         if not all(map(_are_in_one_store, (self._source, self._target))):
             return
-        self._outage.fail(error, begun)
-        is_of_source = getattr(error, "filename", None) == self._source.path(file.name)
-        self._failing = self._source if is_of_source else self._target
+        if self._outage.error is None:
+            is_of_source = getattr(error, "filename", None) == self._source.path(file.name)
+            self._failing = self._source if is_of_source else self._target
+            self._outage.fail(error, begun)
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
         """End within a second, with nothing half-written."""
@@ -834,8 +835,8 @@ def _pause(tries: int) -> float:
 
 
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, ConnectionError):
-        return True
     if is_final(error):
         return False
+    if isinstance(error, ConnectionError):
+        return True
     return isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS

@@ -131,7 +131,7 @@ def _telling_full(target: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL or error.filename != target:
             raise
-        mount = next(each for each in Path(os.path.realpath(target)).parents if each.is_mount())
+        mount = next(filter(os.path.ismount, Path(os.path.realpath(target)).parents))
         reason = f"{error.strerror} (the disk at {mount})"
         raise Full(error.errno, reason, target) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -69,7 +70,12 @@ def move(
 
     by_name = {file.name: file for file in files}
     failures = once(by_name)
-    if fitting := _fitting(target, {n: by_name[n] for n, e in failures.items() if lacks_room(e)}):
+    unfit = {
+        name: by_name[name]
+        for name, error in failures.items()
+        if lacks_room(error) and getattr(error, "errno", None) == errno.ENOSPC
+    }
+    if fitting := _fitting(target, unfit):
         others = {name: error for name, error in failures.items() if name not in fitting}
         failures = others | once(fitting)
     wrong = {name: by_name[name] for name, error in failures.items() if isinstance(error, Wrong)}

@@ -62,16 +62,15 @@ class Outage:
     def fail(self, error: Exception, begun: int) -> None:
         """Say that a file failed."""
         with self._lock:
+            if not is_of_store(error) and not isinstance(error, ConnectionError | TimeoutError):
+                return
             self._in_a_row = 1 if self._before != self._arrived else self._in_a_row + 1
             self._before = self._arrived
-            if is_of_store(error) or self._is_second(error, begun):
+            is_first_word = is_of_store(error) and not self._arrived
+            # One connection of several may have been lost while others went on.
+            is_alone = begun == self._arrived or isinstance(error, TimeoutError)
+            if is_first_word or (is_alone and self._in_a_row > 1):
                 self.error = error
-
-    def _is_second(self, error: Exception, begun: int) -> bool:
-        """Whether nothing arrived since another file failed, and while this one was tried."""
-        if isinstance(error, ConnectionError) and begun != self._arrived:
-            return False  # one connection of several may have been lost
-        return self._in_a_row > 1 and isinstance(error, ConnectionError | TimeoutError)
 
     def error_of(self, path: str) -> Exception:
         """The reason, as an error about `path`."""

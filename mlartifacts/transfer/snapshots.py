@@ -344,7 +344,10 @@ def _refuse_strangers(root: str) -> None:
 
 
 def _read_only(root: str) -> OSError:
-    reason = f"the cache is read-only, and has not what is there now ({DIRECTORY} says where it is)"
+    reason = (
+        "the cache is read-only, and does not have the current version"
+        f" ({DIRECTORY} says where it is)"
+    )
     return OSError(errno.EROFS, reason, root)
 
 

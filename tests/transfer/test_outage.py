@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 import mlartifacts
-from mlartifacts.errors import TransferError
+from mlartifacts.errors import TransferError, of_store
 from mlartifacts.transfer import engine, removing
+from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.trees import End
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
@@ -224,3 +226,53 @@ def test_a_server_that_says_nothing_of_deletions(
     found = failures(lambda: removing.remove(end, MANY))
     assert all(isinstance(cause, TimeoutError) for cause in found.values())
     assert 0 < len(hanging_server.accepted) <= 2 * engine._CARRIED_AT_ONCE
+
+
+def test_a_server_that_says_nothing_of_many_at_once(
+    opened: Opened, hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    place = opened("s3").elsewhere(hanging_server.host, hanging_server.port)
+    for variable, value in place.env.items():
+        monkeypatch.setenv(variable, value)
+    end = End(*mlartifacts.url_to_fs(f"{place.uri.rpartition('/')[0]}/tree"))
+    monkeypatch.setattr(type(end.fs), "removed_together", lambda self, path: 2)
+    with pytest.raises(TransferError) as caught:
+        removing.remove(end, MANY)
+    assert caught.value.failures.keys() == MANY.keys()
+    assert 0 < len(hanging_server.accepted) <= 3 * removing._TOGETHER_AT_ONCE
+
+
+def test_what_tells_of_a_whole_store() -> None:
+    silent, lost = TimeoutError(errno.ETIMEDOUT, "silent"), ConnectionError(errno.EPIPE, "lost")
+    gone, login = FileNotFoundError(errno.ENOENT, "gone"), of_store(PermissionError(13, "login"))
+    for first, second, arrives, error in (
+        (silent, silent, False, silent),
+        (silent, silent, True, None),
+        (gone, silent, False, None),
+        (lost, lost, False, lost),
+        (lost, lost, True, None),
+        (login, gone, False, login),
+        (gone, gone, False, None),
+    ):
+        outage = Outage()
+        begun = outage.begin()
+        outage.fail(first, begun)
+        if arrives:
+            outage.arrive()
+        outage.fail(second, begun)
+        assert outage.error is error
+    outage = Outage()
+    outage.arrive()
+    outage.fail(login, 1)  # others came in by the same
+    assert outage.error is None
+
+
+def test_an_object_in_a_directory_of_uploads(opened: Opened) -> None:
+    """Its path is no URL by which an object is made."""
+    store = opened("gcs")
+    fs, path = mlartifacts.url_to_fs(store.uri("upload/missing"))
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        fs.info(path)
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        fs.cat_file(path)

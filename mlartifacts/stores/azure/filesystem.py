@@ -67,6 +67,7 @@ with STORE.driver():
 __all__ = ["AzureArtifactFileSystem"]
 
 _CONNECTING = 20  # seconds; Azure's own default
+_RETRIES = 5  # of a server that is busy; Azure's three where the connection is lost
 _WAIT = 0.5  # seconds before the second try, at most; twice as long before each further one
 
 _OF_ACCOUNT = frozenset(
@@ -358,7 +359,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                 ),
                 read_timeout=limits.get("read_timeout", whole),
             ),
-            "retry_policy": _Retry(),
+            "retry_policy": _Retry(retry_total=_RETRIES, retry_status=_RETRIES),
             "user_agent": "mlartifacts",
         }
         if self.connection_string:
@@ -810,7 +811,7 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
         if "\\" in path:
             return "Azure takes a backslash for a slash"
         if _UNLISTED.search(path):
-            return "it has a character that no listing can have (XML knows none)"
+            return "it has a character that no listing can have (XML cannot contain it)"
         return unfit_key(self.split_path(path)[1], "characters")
 
     def unstrip_protocol(self, name: str) -> str:

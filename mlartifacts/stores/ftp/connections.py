@@ -32,6 +32,7 @@ __all__ = [
     "Endpoint",
     "Upload",
     "dropped",
+    "is_crowded",
     "is_cut_off",
     "reply",
 ]
@@ -496,7 +497,7 @@ class ConnectionPool:
                 self.give_back(connection, clean=_is_complete_reply(error))
                 if died_idle and dropped(error):
                     continue  # with another; in the end with one that was never idle
-                if not _is_crowded(error):
+                if not is_crowded(error):
                     raise
                 # No data connection can be had: those that idle have to go, ours among them.
                 self.close_idle()
@@ -514,7 +515,7 @@ class ConnectionPool:
                 return self._connect()
             except ftplib.Error as refusal:
                 crowded_since = crowded_since or time.monotonic()
-                if not _is_crowded(refusal) or not self._make_room(crowded_since):
+                if not is_crowded(refusal) or not self._make_room(crowded_since):
                     raise
 
     def _make_room(self, since: float) -> bool:
@@ -606,7 +607,7 @@ def _is_complete_reply(error: BaseException) -> bool:
     return isinstance(error, ftplib.error_perm | ftplib.error_temp) and reply(error) != "421"
 
 
-def _is_crowded(error: BaseException) -> bool:
+def is_crowded(error: BaseException) -> bool:
     """Whether a server refuses a session, or a data connection, because it has too many."""
     words = ("too many", "maximum", "limit")
     return reply(error) in {"421", "425", "530"} and any(w in str(error).lower() for w in words)

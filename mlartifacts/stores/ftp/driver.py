@@ -26,6 +26,7 @@ from mlartifacts.stores.ftp.connections import (
     ConnectionPool,
     Endpoint,
     Upload,
+    is_crowded,
     reply,
 )
 from mlartifacts.stores.ftp.files import FTPReadFile, FTPWriteFile, RangeReader
@@ -633,7 +634,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 def refuses_login(error: ftplib.Error) -> bool:
     """Whether a server does not take the user and the password."""
-    return reply(error) in {"530", "532"}
+    return reply(error) in {"530", "532"} and not is_crowded(error)
 
 
 def meaning(error: ftplib.Error) -> int | None:

@@ -51,7 +51,7 @@ _AS_STORED = {"Accept-Encoding": "gzip"}
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 # The URL of an upload that begins; that of one which goes on has an id.
-_NEW_OBJECT = re.compile(r"/upload/(?!.*[?&]upload_id=)")
+_NEW_OBJECT = re.compile(r"/upload/storage/v1/b/(?!.*[?&]upload_id=)")
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="

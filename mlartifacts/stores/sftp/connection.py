@@ -158,8 +158,7 @@ class Connections:
                 return await operation(channel)
         except LOST:
             self._forget(session)
-            if self.is_silent:
-                raise TimeoutError from None  # another one has waited for it
+            self.refuse_silence()
         session = await self._connected()
         try:
             async with _channel(session.pool) as channel:
@@ -201,6 +200,16 @@ class Connections:
     def is_silent(self) -> bool:
         """Whether a wait was in vain since the server last answered."""
         return self._timed_out > self._heard
+
+    def refuse_silence(self) -> None:
+        """Wait for no server that another operation has waited for in vain.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        if self.is_silent:
+            raise TimeoutError from None
 
     @property
     def _heard(self) -> float:

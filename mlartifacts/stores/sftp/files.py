@@ -84,6 +84,7 @@ class Reader(AbstractBufferedFile):  # type: ignore[misc]
         try:
             data = await self.fs._limited(self._file.read(end - start, start))
         except LOST:
+            self.fs._pool.refuse_silence()
             if await self._reopen() != self._stamp:
                 reason = "the file changed while its connection was lost"
                 raise OSError(errno.ESTALE, reason, self.path) from None
@@ -221,6 +222,7 @@ class Upload:
             try:
                 await self.fs._limited(self._file.write(data, offset))
             except LOST:
+                self.fs._pool.refuse_silence()
                 if offset != self._start:
                     raise
                 # The session ended while the file lay open, before the first byte: begin again.
