@@ -867,6 +867,14 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
             if getattr(cls, name, None) is default or name in _MIRRORED:
                 setattr(cls, name, mirrored(method))
 
+    def rm_listed(self, paths: list[str]) -> list[str]:
+        if len(paths) == 1 or self.removed_together(paths[0]) == 1:
+            return super().rm_listed(paths)
+        # A store that deletes several together has a coroutine for it.
+        with self._explaining(paths[0].rpartition("/")[0]):
+            left: list[str] = synced(self.loop, self._rm_listed, paths)
+            return left
+
     async def _exists(self, path: str, **kwargs: Any) -> bool:
         try:
             await self._info(path, **kwargs)

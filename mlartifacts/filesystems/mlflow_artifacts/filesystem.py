@@ -739,13 +739,6 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         """As many as are looked for by one listing of their directory."""
         return _DELETED_TOGETHER
 
-    def rm_listed(self, paths: list[str]) -> list[str]:
-        if len(paths) == 1:
-            return super().rm_listed(paths)
-        with self._explaining(paths[0].rpartition("/")[0]):
-            left: list[str] = synced(self.loop, self._rm_listed, paths)
-            return left
-
     async def _rm_listed(self, paths: list[str]) -> list[str]:
         gate = self._deleting.get()
 

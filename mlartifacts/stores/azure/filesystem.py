@@ -33,7 +33,6 @@ from mlartifacts.promises import (
     AsyncArtifactFileSystem,
     begun,
     mirrored,
-    synced,
     texts,
     unfit_key,
 )
@@ -796,13 +795,6 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
 
     def removed_together(self, path: str) -> int:
         return 1 if self.version_aware else _DELETED_AT_ONCE
-
-    def rm_listed(self, paths: list[str]) -> list[str]:
-        if len(paths) == 1:
-            return super().rm_listed(paths)
-        with self._explaining(paths[0].rpartition("/")[0]):
-            left: list[str] = synced(self.loop, self._rm_listed, paths)
-            return left
 
     def chunks(self, path: str) -> tuple[int | None, int | None]:
         return None, _BLOCK

@@ -362,11 +362,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         """As many as Google takes; emulators have no batches."""
         return _DELETED_AT_ONCE if self.on_google else 1
 
-    def rm_listed(self, paths: list[str]) -> list[str]:
-        if len(paths) == 1:
-            return super().rm_listed(paths)
-        with self._explaining(paths[0].rpartition("/")[0]):
-            answers = synced(self.loop, self._rm_files, paths)
+    async def _rm_listed(self, paths: list[str]) -> list[str]:
+        answers = await self._rm_files(paths)
         deleted = {each for each in answers if isinstance(each, str)}
         return [path for path in paths if path not in deleted]
 
