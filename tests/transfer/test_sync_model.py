@@ -165,8 +165,19 @@ def is_whole(source: Source, before: Tree, after: Tree, fold: Any) -> None:
         assert data == old.get(fold(name)) or data in was.get(fold(name), set())
 
 
-def check(source: Source, target: Place, beside: Place, runs: list[Any], fold: Any = str) -> None:
+def check(
+    here: Place,
+    target: Place,
+    beside: Place,
+    trees: tuple[Tree, Tree],
+    runs: list[Any],
+    fold: Any = str,
+) -> None:
+    """Plant both trees, and sync them in several runs."""
+    planted(here, trees[0])
+    planted(target, trees[1], age=60)
     beside.put("kept", b"beside")
+    source = Source(here)
     for first, meanwhile, deletes in runs:
         source.begin()
         for change in first:
@@ -230,9 +241,7 @@ def test_on_a_disk(
 ) -> None:
     with new_folder(tmp_path) as folder:
         source, target = Folder(folder / "source"), Folder(folder / "target" / "in")
-        planted(source, here)
-        planted(target, there, age=60)
-        check(Source(source), target, Folder(folder / "target" / "beside"), runs)
+        check(source, target, Folder(folder / "target" / "beside"), (here, there), runs)
 
 
 @patient(30)
@@ -243,9 +252,7 @@ def test_to_an_object_store(
     with new_folder(tmp_path) as folder:
         store = opened("s3")
         source, target = Folder(folder / "source"), Objects(store, "in")
-        planted(source, here)
-        planted(target, there, age=60)
-        check(Source(source), target, Objects(store, "beside"), runs)
+        check(source, target, Objects(store, "beside"), (here, there), runs)
 
 
 @patient(30)
@@ -256,9 +263,7 @@ def test_from_an_object_store(
     with new_folder(tmp_path) as folder:
         source = Objects(opened("s3"), "source")
         target = Folder(folder / "target" / "in")
-        planted(source, here)
-        planted(target, there, age=60)
-        check(Source(source), target, Folder(folder / "target" / "beside"), runs)
+        check(source, target, Folder(folder / "target" / "beside"), (here, there), runs)
 
 
 @pytest.fixture
@@ -278,7 +283,6 @@ def test_to_a_server_that_folds_case(
         root = max(share.root.iterdir(), key=os.path.getctime)
         source = Folder(folder / "source")
         target = Folder(root / "in", f"{uri}/in")
-        planted(source, here)
-        folded = {name.lower(): name for name in there}
-        planted(target, {name: there[name] for name in folded.values()}, age=60)
-        check(Source(source), target, Folder(root / "beside"), runs, str.lower)
+        named = {name.lower(): name for name in there}
+        trees = here, {name: there[name] for name in named.values()}
+        check(source, target, Folder(root / "beside"), trees, runs, str.lower)
