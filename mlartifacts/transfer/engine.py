@@ -367,14 +367,10 @@ class Engine:
             self._budget.check()
             passed = self._progress.passing()
             try:
-                given, came = came, None
-                if given is None:
+                read, came = came, None
+                if read is None:
                     file = self._settled(file)
-                began = time.time()
-                moved = self._once(file, name, passed, given)
-                span = (began, time.time())
-                self._give_time(moved.file, name, began + self._ahead_of_us)
-                return dataclasses.replace(moved, span=span)
+                return self._once(file, name, passed, read)
             except Stopped:
                 raise
             except Exception as error:
@@ -405,44 +401,65 @@ class Engine:
         self._budget.wait(left)
         return self._source.file(file.name)
 
-    def _give_time(self, file: File, name: str, began: float) -> None:
-        """Give what was moved the time of what was read, unless that tells nothing yet."""
+    def _time(self, file: File, began: float) -> float | None:
+        """The time that the target is given with what is read of a file, if it keeps one."""
         if not self._keeps_times:
-            return
-        modified = given(file, began, 0 if self._target.is_local else 1)
-        if modified is not None:
-            self._target.give_time(name, modified)
+            return None
+        return given(file, began + self._ahead_of_us, 0 if self._target.is_local else 1)
 
     def _once(self, file: File, name: str, passed: Any, came: bytes | Exception | None) -> Moved:
-        if copy := self._within(file, name):
+        began = time.time()
+        target = self._target.path(name)
+        arrived = False
+        copy = self._within(file, name)
+        if copy is not None:
             with stoppable() as stop, self._abandoning(stop):
                 copy()
             passed(file.size)
             made = {file.checksum.kind: file.checksum} if file.checksum else {}
-            return Moved(file, made, copied=True)
-        target = self._target.path(name)
-        if file.size > _PIECE:
+        elif file.size <= _PIECE:
+            made, arrived = self._move_small(file, target, passed, came, began)
+        else:
             file = self._asked(file)
+            made = self._move_large(file, target, passed, began)
+        span = (began, time.time())
+        if not self._target.is_local and (modified := self._time(file, began)) is not None:
+            self._target.give_time(name, modified)
+        return Moved(file, made, arrived, copy is not None, span)
+
+    def _move_small(
+        self, file: File, target: str, passed: Any, came: bytes | Exception | None, began: float
+    ) -> tuple[dict[Kind, Checksum], bool]:
+        """Move a small file; its checksums, and whether the target said that it has these."""
         hasher = Hasher(self._kinds(file, target))
-        if file.size <= _PIECE:
-            with self._budget.holding(self._copies * file.size if came is None else 0):
-                data = self._whole(file, came)
-                for piece in data:
-                    hasher.update(piece)
-                made = hasher.checksums()
-                self._compare(file, made, target)
-                said = self._put(target, data)
-                passed(file.size)
-            return Moved(file, made, arrived=matching(said, made) is True)
+        with self._budget.holding(self._copies * file.size if came is None else 0):
+            data = self._whole(file, came)
+            for piece in data:
+                hasher.update(piece)
+            made = hasher.checksums()
+            self._compare(file, made, target)
+            if self._target.is_local:
+                self._landing.land(target, data, self._time(file, began))
+                arrived = False
+            else:
+                arrived = matching(self._put(target, data), made) is True
+            passed(file.size)
+        return made, arrived
+
+    def _move_large(
+        self, file: File, target: str, passed: Any, began: float
+    ) -> dict[Kind, Checksum]:
+        """Move a large file; its checksums."""
         _keep_memory()
+        hasher = Hasher(self._kinds(file, target))
         with self._budget.holding(self._held(target, file.size)):
             if self._target.is_local:
-                self._download(file, target, hasher, passed)
+                self._download(file, target, hasher, passed, self._time(file, began))
             elif self._writes(target, file.size):
                 self._carry(file, target, hasher, passed)
             else:
                 self._streams.submit(self._stream, file, target, hasher, passed).result()
-        return Moved(file, hasher.checksums())
+        return hasher.checksums()
 
     def _within(self, file: File, name: str) -> Callable[[], None] | None:
         """What copies a file within its store, if it is not to leave that."""
@@ -530,13 +547,10 @@ class Engine:
         return data
 
     def _put(self, target: str, data: list[Any]) -> Checksum | None:
-        """Write a small file; the checksum that its store says of it at once, if it says one."""
+        """Write a small file to a store; its checksum, if the store says it at once."""
         if carrier := self._writes(target, sum(map(len, data))):
             return carrier.write(target, data[0] if len(data) == 1 else b"".join(data))
-        if not self._target.is_local:
-            self._target.fs.pipe_file(target, b"".join(data))
-            return None
-        self._landing.land(target, data)
+        self._target.fs.pipe_file(target, b"".join(data))
         return None
 
     def _carry(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
@@ -588,13 +602,16 @@ class Engine:
             else:
                 writer.close()
 
-    def _download(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
+    def _download(
+        self, file: File, target: str, hasher: Hasher, passed: Any, modified: float | None
+    ) -> None:
         target = os.path.realpath(target)  # a link stays a link
         self._landing.make_directory(os.path.dirname(target))
         of = f"{self._source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
         # Without a time or a version, nobody knows that what came before is of the same file.
         is_known = (file.version or file.modified) is not None
-        with growing(target, of, keep=self._resume and is_known) as local:
+        keep = self._resume and is_known
+        with growing(target, of, keep, modified) as local:
             done = self._before(local, file, hasher)
             passed(done)
             for piece in self._pieces(file, done):

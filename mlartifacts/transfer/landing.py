@@ -7,13 +7,15 @@ import errno
 import hashlib
 import io
 import itertools
+import math
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlartifacts.writing import create_like, landing, naming, temporary_beside
+from mlartifacts.writing import create_like, landing, temporary_beside
 
 try:
     import fcntl
@@ -54,19 +56,20 @@ class Landing:
         # Whether each was made here, so that nothing was in it.
         self._directories: dict[str, bool] = {}
 
-    def land(self, target: str, pieces: Iterable[Any]) -> None:
-        """Make a file, or replace it."""
+    def land(self, target: str, pieces: Iterable[Any], modified: float | None = None) -> None:
+        """Make a file, or replace it; it has the time of its last change before its name."""
         directory = os.path.dirname(target)
         if not self.make_directory(directory) and os.path.lexists(target):
-            with _telling_full(target), landing(target) as temporary:
-                _fill(temporary, os.open(temporary, _WRITING | os.O_TRUNC, 0o666), pieces)
+            with _naming(target, target), landing(target) as temporary:
+                file = os.open(temporary, _WRITING | os.O_TRUNC, 0o666)
+                _fill(temporary, file, pieces, modified)
             return
         name = f".mlartifacts-{self._mark}{next(self._count):016x}.part"
         temporary = os.path.join(directory, name)
-        with _telling_full(target), naming(temporary, target):
+        with _naming(temporary, target):
             file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
             try:
-                _fill(temporary, file, pieces)
+                _fill(temporary, file, pieces, modified)
                 os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -86,41 +89,47 @@ class Landing:
         return made
 
 
-def _fill(path: str, file: int, pieces: Iterable[Any]) -> None:
+def _fill(path: str, file: int, pieces: Iterable[Any], modified: float | None) -> None:
     """Write all of some bytes, and close: a disk that is nearly full takes fewer than it is given.
 
     A file object would ask the system about the file first.
     """
     try:
         for piece in pieces:
-            with _named(path):
+            try:
                 done = os.write(file, piece)
                 while done < len(piece):
                     piece = memoryview(piece)[done:]
                     done = os.write(file, piece)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(file)
+    _give_time(path, modified)
+
+
+def _give_time(path: str, modified: float | None) -> None:
+    """Give a file the time of its last change, as far as its disk can tell that."""
+    if modified is not None:
+        seconds = math.floor(modified)
+        times = time.time_ns(), seconds * 10**9 + round(modified % 1 * 1e9)
+        with contextlib.suppress(OSError, OverflowError):
+            os.utime(path, ns=times)
 
 
 class _Part(io.FileIO):
     """What has come of a file; an error of its disk has its name, as one of its source has not."""
 
     def write(self, data: Any) -> int:
-        with _named(str(self.name)):
+        try:
             return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.name)) from error
 
 
 @contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
-
-
-@contextlib.contextmanager
-def _telling_full(target: str) -> Iterator[None]:
-    """Say which disk has no room for a file.
+def _naming(temporary: str, target: str) -> Iterator[None]:
+    """Have the errors about a temporary name name `target`, and say which disk has no room for it.
 
     Raises
     ------
@@ -129,15 +138,17 @@ def _telling_full(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL or error.filename != target:
+        if error.filename != temporary:
             raise
+        if error.errno not in _FULL:
+            raise OSError(error.errno, error.strerror, target) from error
         mount = next(filter(os.path.ismount, Path(os.path.realpath(target)).parents))
         reason = f"{error.strerror} (the disk at {mount})"
         raise Full(error.errno, reason, target) from error
 
 
 @contextlib.contextmanager
-def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
+def growing(target: str, version: str, keep: bool, modified: float | None = None) -> Iterator[Any]:
     """Give a file with what has come of `target` so far, to add to; it gets its name at the end.
 
     Parameters
@@ -150,6 +161,8 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
         Leave what came for the next time where an exception ends this one, unless it is
         :class:`Damaged` or :class:`Full`, or there is no such file, or version of it, any more.
         Who finds another process or thread at it begins a file of its own, which is not kept.
+    modified : float, optional
+        The time of its last change, in seconds since the epoch; now unless given.
 
     Raises
     ------
@@ -161,7 +174,7 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
     if os.path.isdir(target):  # before all of the bytes have come
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
     part = _part(target, version, keep)
-    with _telling_full(target), naming(part, target), contextlib.suppress(FileExistsError):
+    with _naming(part, target), contextlib.suppress(FileExistsError):
         create_like(target, part)
     with alone_with(part) as alone:
         keep = keep and alone
@@ -171,9 +184,10 @@ def growing(target: str, version: str, keep: bool) -> Iterator[Any]:
             part = temporary_beside(target, passing=True)
             create_like(target, part)
         try:
-            with _telling_full(target), naming(part, target):
+            with _naming(part, target):
                 with io.BufferedRandom(_Part(part, "ab+" if keep else "wb+")) as local:
                     yield local
+                _give_time(part, modified)
                 os.replace(part, target)
         except BaseException as error:
             is_gone = isinstance(error, FileNotFoundError) or (

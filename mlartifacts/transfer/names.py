@@ -38,9 +38,10 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
         that the end does not know, is a directory's as well, or a device's, or differs from
         another only by the case of its letters where a disk or a server takes these for one.
     """
+    holds_keys = end.holds_keys
     for name in names:
         steps = name.split("/") if name else []
-        inner = steps[:-1] if end.holds_keys else []
+        inner = steps[:-1] if holds_keys else []
         if any(step in {".", ".."} for step in steps) or "" in steps[len(inner) :]:
             raise InvalidURI(f"The name {name!r} has an empty step, '.' or '..'.")
         if reason := end.unfit(name):
@@ -49,7 +50,7 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     both = sorted(set(directories) & set(names))
     if both and end.has_directories:
         raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
-    if not end.holds_keys:
+    if not holds_keys:
         if not dry_run:
             _try_names(names, both, end)
         folds: dict[str, bool] = {}

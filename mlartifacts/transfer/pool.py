@@ -87,7 +87,7 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._size = self._left = size
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
         self._stopped = False
 
     @contextlib.contextmanager
@@ -101,7 +101,8 @@ class Budget:
         """
         size = min(size, self._size)
         with self._changed:
-            self._changed.wait_for(lambda: self._left >= size or self._stopped)
+            if self._left < size:
+                self._changed.wait_for(lambda: self._left >= size or self._stopped)
             self.check()
             self._left -= size
         try:

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import email.utils
 import errno
+import functools
 import itertools
 import math
 import os
@@ -107,7 +108,7 @@ class End:
     root: str
     passing: dict[str, File] = field(default_factory=dict, compare=False, repr=False)
 
-    @property
+    @functools.cached_property
     def is_local(self) -> bool:
         """Whether it is this machine's disk."""
         return isinstance(self.fs, LocalFileSystem)
@@ -163,15 +164,9 @@ class End:
         return False
 
     def give_time(self, name: str, modified: float) -> None:
-        """Give a file a time, as far as that can be done; who may write a file may not do it."""
-        seconds = math.floor(modified)
+        """Give a file of a store a time, as far as it lets who may write the file do it."""
         with contextlib.suppress(OSError, OverflowError, ValueError):  # no year of the store's, too
-            if self.is_local:
-                path = self.path(name)
-                times = os.stat(path).st_atime_ns, seconds * 10**9 + round(modified % 1 * 1e9)
-                os.utime(path, ns=times)
-            else:
-                self.fs.set_modified(self.path(name), seconds)
+            self.fs.set_modified(self.path(name), math.floor(modified))
 
     def unfit(self, name: str) -> str | None:
         """Why it cannot hold a name; ``None`` where it can, as far as is known."""

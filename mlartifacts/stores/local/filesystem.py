@@ -166,6 +166,8 @@ class LocalArtifactFileSystem(SyncArtifactFileSystem, LocalFileSystem):  # type:
 
 def unfit(path: str, windows: bool) -> str | None:
     """Why a disk, or one of Windows, cannot hold a path."""
+    if len(path) <= _LONGEST_STEP and path.isascii() and not windows and "\0" not in path:
+        return None  # nearly every path: no step of it is looked at
     steps = os.path.splitdrive(path)[1].split("/")
     # NTFS and APFS count in units of UTF-16, others in bytes.
     unit = "characters" if windows or sys.platform == "darwin" else "bytes"
