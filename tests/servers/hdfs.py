@@ -205,7 +205,7 @@ def serve(directory: Path, *, with_kerberos: bool = False) -> Iterator[Hdfs]:
             "dfs.datanode.du.reserved": 0,
             "dfs.namenode.resource.du.reserved": 0,
         }
-        options = list(_JAVA_OPTIONS)
+        options = [*_JAVA_OPTIONS, f"-Djava.io.tmpdir={directory}"]
         if realm:
             core |= {
                 "hadoop.security.authentication": "kerberos",

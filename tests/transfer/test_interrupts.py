@@ -59,6 +59,8 @@ if fsspec.asyn.loop[0] and (threads := fsspec.asyn.loop[0]._default_executor):
 """
 # Less is copied by one request, which nobody can stop.
 IN_PARTS = "from mlartifacts.stores.s3 import driver; driver._COPIED_AT_ONCE = 0"
+# Else all ranges of the file end together, and nothing of it is kept before.
+IN_TURN = "from mlartifacts.transfer import engine; engine._AHEAD = engine._CARRIED_AHEAD = 2"
 
 
 class Standstill:
@@ -188,7 +190,8 @@ def test_a_download(
         kept = (path for path in there.iterdir() if is_temporary(path.name))
         return wire.bulk.bytes_to_client > 20_000_000 and any(path.stat().st_size for path in kept)
 
-    interrupted(begun, {wire.proxy, wire.bulk}, "download", wire.uri("tree"), there)
+    proxies = {wire.proxy, wire.bulk}
+    interrupted(begun, proxies, "download", wire.uri("tree"), there, before=IN_TURN)
     arrived = found(there)
     (part,) = filter(is_temporary, arrived)
     came = arrived.pop(part)
