@@ -31,12 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _fixtures_of(item: pytest.Item) -> Iterator[str]:
     """Yield the fixtures that a test asks for, and those of the stores that it names.
 
-    It names them by its parameters, or in its code: ``opened("hdfs")``.
+    It names them by its parameters, or in its code: ``opened("hdfs")``. Code that runs on every
+    store may compare these with a name.
     """
     yield from getattr(item, "fixturenames", ())
     if not isinstance(item, pytest.Function):
         return
-    named = list(item.function.__code__.co_consts)
-    if hasattr(item, "callspec"):
-        named += [getattr(value, "name", value) for value in item.callspec.params.values()]
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    named = [getattr(value, "name", value) for value in parameters.values()]
+    if "harbour" not in parameters:
+        named += item.function.__code__.co_consts
     yield from (_STORES[name] for name in named if isinstance(name, str) and name in _STORES)

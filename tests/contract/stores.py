@@ -662,6 +662,7 @@ class FtpAnonymous(Ftp):
     """FTP on vsftpd, which has no MLSD, without a password."""
 
     name = "vsftpd"
+    patterns = False
     fixture = "vsftpd"
     secrets = ()  # type: ignore[assignment]
     exceptions: ClassVar[Mapping[str, str]] = {**Localhost.exceptions, **_VERSIONLESS}

@@ -130,10 +130,12 @@ def known(harbour: Harbour, patch: pytest.MonkeyPatch, home: Path) -> None:
         harbour.server.set_up_home(home)
 
 
+# By one worker: it needs every server, and plants the large tree once for each.
+@pytest.mark.xdist_group("hdfs")
 @pytest.mark.parametrize("target", STORES)
 @pytest.mark.parametrize(
     "source",
-    [pytest.param(name, marks=pytest.mark.xdist_group(f"from {name}")) for name in STORES],
+    STORES,
     indirect=True,
 )
 def test_between(
