@@ -41,7 +41,9 @@ def run(
     request: pytest.FixtureRequest, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> object:
     monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parent.parent))
-    monkeypatch.setenv("PYTEST_PLUGINS", retries.__name__)
+    # No others: each takes its time to load, in each of many processes.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", f"{retries.__name__},xdist.plugin")
     return lambda: pytester.runpytest_subprocess("--retry-failed", "-q", "-ra", *request.param)
 
 
