@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mlartifacts
+from mlartifacts.stores.azure import filesystem as azure
 from tests.contract.stores import Harbour, Place, set_for
 from tests.servers.silent import Hanging
 
@@ -276,6 +277,7 @@ def attempts(place: Place, options: dict[str, Any], writable: bool) -> list[Call
 @pytest.mark.remote
 def test_server_down(harbour: Harbour, refused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     place = harbour.elsewhere("127.0.0.1", refused_port)
+    monkeypatch.setattr(azure, "_WAIT", 0.01)  # between its client's tries
     with set_for(place, monkeypatch) as options:
         options = {**harbour.options, **options}
         for attempt in attempts(place, options, harbour.writable):
