@@ -40,5 +40,14 @@ def _fixtures_of(item: pytest.Item) -> Iterator[str]:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     named = [getattr(value, "name", value) for value in parameters.values()]
     if "harbour" not in parameters:
-        named += item.function.__code__.co_consts
+        named += _flat(item.function.__code__.co_consts)
     yield from (_STORES[name] for name in named if isinstance(name, str) and name in _STORES)
+
+
+def _flat(constants: tuple[object, ...]) -> Iterator[object]:
+    """Yield constants, and those in tuples of them."""
+    for constant in constants:
+        if isinstance(constant, tuple):
+            yield from _flat(constant)
+        else:
+            yield constant
