@@ -32,11 +32,12 @@ __all__ = [
     "create_like",
     "give_name",
     "is_passing",
+    "is_probe",
     "is_temporary",
     "landing",
     "naming",
+    "probe_beside",
     "temporary_beside",
-    "temporary_like",
 ]
 
 # The instruction that calls an ``__exit__`` with an exception.
@@ -46,6 +47,7 @@ _DRIVERS_THREAD = "fsspecIO"
 
 _TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-?[0-9a-f]{16}|~[^/]*)?\.part", re.DOTALL)
 _PASSING = re.compile(r"\.?mlartifacts-[0-9a-f]{32}\.part")
+_PROBE = re.compile(r"mlartifacts-[0-9a-f]{16}(?:[0-9a-f]{16}|~[^/]*)\.part", re.DOTALL)
 
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8
@@ -65,10 +67,28 @@ def temporary_beside(target: str, passing: bool = False) -> str:
     return f"{directory}{slash}.mlartifacts-{secrets.token_hex(16 if passing else 8)}.part"
 
 
-def temporary_like(step: str) -> str:
-    """A temporary name with as many characters as another one, and mostly with these."""
-    start, _, end = temporary_beside("").rpartition(".")
-    return f"{start}~{step[len(f'{start}~.{end}') :]}.{end}"
+def probe_beside(target: str, like: str | None = None) -> str:
+    """Name a file that is put beside `target` for a moment, to see what becomes of it.
+
+    It is temporary to all transfers, but has no dot, as a server may not show what has one; and
+    servers of ours take it.
+
+    Parameters
+    ----------
+    target : str
+    like : str, optional
+        A last step: the name has as many characters, and mostly these.
+    """
+    directory, slash, _ = target.rpartition("/")
+    if like is None:
+        return f"{directory}{slash}mlartifacts-{secrets.token_hex(16)}.part"
+    start = f"mlartifacts-{secrets.token_hex(8)}~"
+    return f"{directory}{slash}{start}{like[len(start) + len('.part') :]}.part"
+
+
+def is_probe(path: str) -> bool:
+    """Whether a path ends with a name that :func:`probe_beside` gives."""
+    return _PROBE.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def is_temporary(path: str) -> bool:

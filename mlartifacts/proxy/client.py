@@ -35,7 +35,7 @@ from mlartifacts.tracking.connection import (
 from mlartifacts.tracking.login import AUTHORITY, Login
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["STORE", "Client", "OfLoop", "Options"]
+__all__ = ["STORE", "Client", "OfLoop", "Options", "parsed"]
 
 #: The code of an error that is the store's, not the proxy's.
 STORE = "STORE"
@@ -331,15 +331,7 @@ class Client:
             async with self.ask(method, route, **options) as response:
                 return await response.read()
 
-        data = await (self.persist(once) if again else once())
-        try:
-            answer = json.loads(data or b"{}")
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            reason = f"what answers is no MLflow server: {refusal(0, data)}"
-            raise NotMLflow(errno.EPROTO, reason)
-        return answer
+        return parsed(await (self.persist(once) if again else once()))
 
     async def persist(
         self, act: Callable[[], Awaitable[T]], again: Callable[[], bool] = lambda: True
@@ -388,6 +380,24 @@ class Client:
             When to ask again, in the server's words.
         """
         await asyncio.sleep(self._patience.wait(tries, after))
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The JSON object that MLflow's servers answer, also to what they have nothing to say of.
+
+    Raises
+    ------
+    NotMLflow
+        It is none.
+    """
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        said = refusal(0, data) if data else "it says nothing"
+        raise NotMLflow(errno.EPROTO, f"what answers is no MLflow server: {said}")
+    return answer
 
 
 class _Watched:

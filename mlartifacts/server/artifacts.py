@@ -19,7 +19,7 @@ from mlartifacts.server.conditions import tag_of
 from mlartifacts.server.errors import BadRequest
 from mlartifacts.signing import Signer
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import WholeWrite, is_temporary
+from mlartifacts.writing import WholeWrite, is_probe, is_temporary
 
 __all__ = ["Artifacts"]
 
@@ -80,7 +80,7 @@ class Artifacts:
             raise BadRequest("the artifact path has a character that is no text")
         if any(step in {"", ".", ".."} for step in name.split("/")):
             raise BadRequest("the artifact path has an empty step, '.' or '..'")
-        if any(map(is_temporary, name.split("/"))):
+        if any(is_temporary(step) and not is_probe(step) for step in name.split("/")):
             raise BadRequest("the artifact path is one of files that are being written")
 
     def path(self, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.patterns import parents
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.writing import temporary_beside, temporary_like
+from mlartifacts.writing import probe_beside
 
 __all__ = ["folded", "nearly_equal", "refuse_names", "respelled"]
 
@@ -135,18 +135,18 @@ def _try_names(names: Iterable[str], both: Sequence[str], end: End) -> None:
         return
     fs, path = end.fs, _above(end.fs, end.root)
     inside = path and f"{path.rstrip('/')}/"
-    usual = temporary_beside(inside)
+    usual = probe_beside(inside)
     with _taking(fs, usual) as is_taken:
         if not is_taken:
             return  # nothing else can be written there, either
         if is_long:
-            with _taking(fs, f"{inside}{temporary_like(longest)}") as is_taken:
+            with _taking(fs, probe_beside(inside, longest)) as is_taken:
                 if not is_taken:
                     reason = f"{longest[:20]!r}... has {_size(longest)} bytes, and is too long"
                     name = next(name for name in names if longest in name.split("/"))
                     raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
         if both:
-            with _taking(fs, f"{usual}/{temporary_beside('')}") as is_taken:
+            with _taking(fs, probe_beside(f"{usual}/")) as is_taken:
                 if not is_taken:
                     raise InvalidURI(f"{end} cannot hold {both[0]!r} as a file and as a directory.")
 
@@ -196,7 +196,7 @@ def _folds_case(end: End, folder: str, dry_run: bool = False) -> bool:
             return other not in names and _is_read(fs, f"{inside}{other}")
     if dry_run:
         return False
-    probe = temporary_beside(inside)
+    probe = probe_beside(inside)
     with _taking(fs, probe) as is_taken:  # else nothing can be written there, either
         return is_taken and _is_read(fs, f"{inside}{probe.rpartition('/')[2].swapcase()}")
 

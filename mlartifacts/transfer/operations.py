@@ -26,7 +26,13 @@ from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought, Records
-from mlartifacts.transfer.removing import refuse_source, remove, remove_empty, remove_whole
+from mlartifacts.transfer.removing import (
+    kept_by_links,
+    refuse_source,
+    remove,
+    remove_empty,
+    remove_whole,
+)
 from mlartifacts.transfer.times import is_settled, same_time
 from mlartifacts.transfer.trees import End, File
 
@@ -351,6 +357,9 @@ def sync(
         doomed = _missing(one, _extra(other, there, paths, kept))
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
+            if not other.is_local:
+                linked = kept_by_links(other, there, doomed, kept)
+                doomed = [name for name in doomed if name not in linked]
             remove(other, doomed)
         deleted = tuple(sorted({*report.deleted, *doomed}))
         seconds = time.monotonic() - began

@@ -15,6 +15,11 @@ __all__ = ["PathFilter", "Patterns", "parents"]
 
 # A set of characters, and whether it is of others than these.
 _SET = re.compile(r"\[([!^]?)(\]?[^]]*)\]")
+# Stands for a set while the rest of a pattern is translated; no name has it.
+_NUL = "\0"
+
+# A set in which there is nothing, as fsspec translates it.
+_NOTHING = "(?!)"
 
 Patterns = str | Iterable[str]
 T = TypeVar("T")
@@ -95,6 +100,11 @@ def _compile(option: str, pattern: str) -> re.Pattern[str]:
     steps = pattern.removeprefix("/").removesuffix("/")
     if {"", ".", ".."} & set(steps.split("/")):
         raise _useless(option, pattern, "names are relative, without empty steps, '.' and '..'")
+    if _NUL in pattern:
+        raise _useless(option, pattern, "no name has a NUL")
+    if pattern.startswith("!"):
+        advice = "'!' takes nothing back: use exclude" if option == "include" else "use include"
+        raise InvalidConfig(f"{option} has {pattern!r}: {advice}, or '**/!...' for such a name.")
     if "\\" in pattern:
         raise _useless(option, pattern, "steps end with '/', and [*] stands for a literal '*'")
     if "[[:" in pattern:
@@ -102,12 +112,24 @@ def _compile(option: str, pattern: str) -> re.Pattern[str]:
     if {"{", "}"} & set(_SET.sub("", pattern)):
         raise _useless(option, pattern, "give several patterns for {a,b}, [{] for a literal '{'")
     is_anchored = "/" in pattern.removesuffix("/")
-    steps = _SET.sub(lambda found: f"[{'!' if found[1] else ''}{found[2]}]", steps)
+    sets = [_set(found) for found in _SET.finditer(steps)]
+    if _NOTHING in sets:
+        raise _useless(option, pattern, "a set such as [z-a] is empty")
+    steps = _SET.sub(_NUL, steps)
     try:
         body = glob_translate(steps if is_anchored else f"**/{steps}")
     except ValueError as error:
         raise InvalidConfig(f"{option} has {pattern!r}: {error}.") from error
+    for each in sets:
+        body = body.replace(_NUL, each, 1)
     return re.compile(body.removesuffix(r"\Z") + ("/" if pattern.endswith("/") else "/?") + r"\Z")
+
+
+def _set(found: re.Match[str]) -> str:
+    """The expression of a set of characters, of which none is the slash between steps."""
+    body = glob_translate(f"[{'!' if found[1] else ''}{found[2]}]")
+    one = body.removeprefix("(?s:").removesuffix(r")\Z")
+    return one if one == _NOTHING else f"(?!/){one}"
 
 
 def _useless(option: str, pattern: str, advice: str) -> InvalidConfig:

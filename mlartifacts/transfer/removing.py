@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import errno
@@ -14,9 +15,9 @@ from mlartifacts.transfer.engine import again
 from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File, listed_with_links
-from mlartifacts.writing import temporary_beside
+from mlartifacts.writing import probe_beside
 
-__all__ = ["refuse_source", "remove", "remove_empty", "remove_whole"]
+__all__ = ["kept_by_links", "refuse_source", "remove", "remove_empty", "remove_whole"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -192,8 +193,7 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
         Nobody can tell: the source could not be listed, or a file put there, looked for or
         removed again.
     """
-    # Not hidden by its name, as a server may not show what is.
-    marker = temporary_beside("", passing=True).lstrip(".")
+    marker = probe_beside("")
     pairs: dict[End, set[tuple[str, str]]] = {}
     unseen: dict[str, OSError] = {}
     try:
@@ -215,15 +215,73 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
             asked = submit_all(lambda each: _is_there(each[0], each[1] + marker), shown, _AT_ONCE)
             answers = [each.result() for each in asked]
     except OSError as error:
-        reason = f"nothing was deleted, as it may be of {source}: {error.strerror or error}"
-        number = error.errno or errno.EIO
-        failures = {name: OSError(number, reason, target.path(name)) for name in doomed}
-        raise TransferError(failures, "deleted") from error
+        raise _nothing_deleted(target, doomed, f"of {source}", error) from error
     if any(answers):
         raise InvalidURI(
             f"{source} lies in {target}, or that in it, though no name says so: to delete what it"
             " has not would delete it, too."
         )
+
+
+def kept_by_links(
+    end: End, there: Mapping[str, File], doomed: Collection[str], kept: Collection[str]
+) -> set[str]:
+    """Which files of a server that are to be deleted are kept ones, as a link leads there.
+
+    A server may say that a directory is a link, so that what is in it is not listed; or it lists
+    that twice. Then what is put beside the one file shows beside the other.
+
+    Parameters
+    ----------
+    end : End
+        Not on this machine.
+    there : mapping of str to File
+        Its listing.
+    doomed, kept : collection of str
+
+    Raises
+    ------
+    TransferError
+        Nobody can tell.
+    """
+    if end.holds_keys:
+        return set()
+    inside: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
+    for name, file in there.items():
+        inside[_folder(name)].add((_step(name), file.size))
+    folders = collections.defaultdict(set)
+    for name in kept:
+        if not end.tells_links or name not in there:
+            folders[_step(name)].add(_folder(name))
+    pairs = {
+        (_folder(name), folder)
+        for name in doomed
+        for folder in folders.get(_step(name), ())
+        if folder != _folder(name) and (end.tells_links or inside[folder] == inside[_folder(name)])
+    }
+    marks = {folder: probe_beside(folder) for folder, _ in pairs}
+    if not marks:
+        return set()
+    looked = sorted(pairs)
+    beside = [folder + _step(marks[other]) for other, folder in looked]
+    try:
+        with _written(end, list(marks.values())):
+            asked = submit_all(lambda name: _is_there(end, name), beside, _AT_ONCE)
+            same = {pair for pair, answer in zip(looked, asked, strict=True) if answer.result()}
+    except OSError as error:
+        raise _nothing_deleted(end, doomed, "what a link leads to", error) from error
+    return {
+        name
+        for name in doomed
+        if any((_folder(name), folder) in same for folder in folders.get(_step(name), ()))
+    }
+
+
+def _nothing_deleted(end: End, doomed: Collection[str], what: str, error: OSError) -> TransferError:
+    reason = f"nothing was deleted, as it may be {what}: {error.strerror or error}"
+    number = error.errno or errno.EIO
+    failures = {name: OSError(number, reason, end.path(name)) for name in doomed}
+    return TransferError(failures, "deleted")
 
 
 def _perhaps_one(names: Collection[str], doomed: Collection[str]) -> set[tuple[str, str]]:
@@ -255,6 +313,10 @@ def _tails(name: str) -> Iterator[str]:
 
 def _folder(name: str) -> str:
     return name[: name.rfind("/") + 1]
+
+
+def _step(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _is_there(end: End, name: str) -> bool:

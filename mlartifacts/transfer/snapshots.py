@@ -142,10 +142,10 @@ class Snapshots:
         _seal(place, part)
         target = self._at("entries", key, version)
         with self._guard():
-            os.makedirs(os.path.dirname(target), exist_ok=True)
             damaged = os.path.isdir(target) and _whole(target) is None
             if damaged and not self._throw(target):
                 raise OSError(errno.EBUSY, "somebody changed it, and has it open", target)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             if not os.path.isdir(target):
                 os.rename(place, target)
                 _flush_directory(os.path.dirname(target))

@@ -313,7 +313,7 @@ class End:
         return files | self.asked(unknown)
 
     @property
-    def _tells_links(self) -> bool:
+    def tells_links(self) -> bool:
         """Whether its server says what is a link."""
         return hasattr(self.fs, "realpath") or hasattr(self.fs, "links_in")
 
@@ -324,7 +324,7 @@ class End:
         failed: dict[str, OSError] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
-        if hasattr(self.fs, "realpath") or (self._tells_links and not follow):
+        if hasattr(self.fs, "realpath") or (self.tells_links and not follow):
             found = dict(_served(self.fs, self.root, follow, failed))
         elif surely and hasattr(self.fs, "find_surely"):
             found = self.fs.find_surely(self.root)
@@ -392,7 +392,7 @@ class End:
                 return {"": File.local("", os.lstat(self.root))}
             files = {each.name: each for each in _own(self.root, failed)}
             files = {name: file for name, file in files.items() if not is_temporary(name)}
-        elif self._tells_links and self.is_directory():
+        elif self.tells_links and self.is_directory():
             infos = self._listed(follow=False, failed=failed)
             files = {name: File.listed(name, info) for name, info in infos.items()}
         else:

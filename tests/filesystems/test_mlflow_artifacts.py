@@ -25,7 +25,7 @@ from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts import promises
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.filesystems.mlflow_artifacts.bodies import IN_MEMORY
 from mlartifacts.proxy import client, wire
 from mlartifacts.transfer import engine
@@ -1254,3 +1254,31 @@ def test_a_file_and_a_directory_of_one_name(front: Reverse, base: str) -> None:
         fs.rm(f"{root}/both")
     assert fs.cat_file(f"{root}/both/below") == b"x"
     assert fs.cat_file(f"{root}/both") == b"file"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"}),
+        Answer(200, b"[]"),
+        Answer(202, b""),
+        Answer(204, b""),
+    ],
+    ids=["a page", "no object", "later", "nothing"],
+)
+def test_an_upload_that_something_else_answers(
+    answer: Answer, front: Reverse, base: str, tmp_path: Path
+) -> None:
+    """What was there before, of the same size, is not taken for it."""
+    (tmp_path / "file").write_bytes(b"old")
+    mlartifacts.upload(tmp_path / "file", f"{base}/file")
+    (tmp_path / "file").write_bytes(b"new")
+    front.answer = lambda request: answer if request.method == "PUT" else None
+    fs, path = mlartifacts.url_to_fs(f"{base}/file")
+    with pytest.raises(TransferError, match="no MLflow server"):
+        mlartifacts.upload(tmp_path / "file", f"{base}/file")
+    with pytest.raises(OSError, match="no MLflow server"):
+        fs.pipe_file(path, b"new")
+    with pytest.raises(OSError, match="no MLflow server"), fs.open(path, "wb") as file:
+        file.write(b"new")
+    assert fs.cat_file(path) == b"old"

@@ -141,6 +141,18 @@ def test_what_somebody_changed_in_the_cache_is_fetched_again(tmp_path: Path, cac
     assert list((cache / "trash").iterdir()) == []
 
 
+def test_what_somebody_removed_from_the_cache_of_a_server(
+    opened: Callable[[str], Harbour], cache: Path
+) -> None:
+    """It says nothing by which its files are known again, so that each is fetched each time."""
+    store = opened("mlflow-artifacts")
+    store.seed({"model/a": b"1", "model/sub/b": b"2"})
+    for _ in range(2):
+        path = mlartifacts.cached(store.uri("model"))
+        assert found(path) == {"a": b"1", "sub/b": b"2"}
+        (path / "a").unlink()
+
+
 def test_the_store_is_asked_each_time_and_read_when_it_changed(
     s3: tuple[Moto, str, Proxy],
 ) -> None:

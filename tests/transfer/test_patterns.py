@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mlartifacts
+from mlartifacts.errors import InvalidConfig
 from tests.transfer.trees import plant
 
 PAGE = Path(__file__).parents[2] / "docs" / "patterns.md"
@@ -37,3 +38,33 @@ def test_a_row_of_the_page(pattern: str, here: str, aws: str, tmp_path: Path) ->
     # As awscli matches the whole of a key.
     matched = [name for name in sorted(NAMES) if fnmatch.fnmatchcase(name, pattern)]
     assert (", ".join(matched) or "nothing") == aws
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("step[!0-9]*", {"step_a"}),
+        ("v[^1]", {"v2"}),
+        ("x[!a]y", {"x-y"}),
+        ("x[!]]y", {"x-y"}),
+        ("v[+-3]", {"v2"}),
+    ],
+)
+def test_no_set_has_the_slash(pattern: str, matched: set[str], tmp_path: Path) -> None:
+    names = ["step/00100/model", "step_a", "v/x", "v2", "x/y", "x-y"]
+    tree = plant(tmp_path / "tree", dict.fromkeys(names, b"x"))
+    assert set(mlartifacts.delete(tree, include=pattern, dry_run=True).moved) == matched
+
+
+@pytest.mark.parametrize("pattern", ["!keep.bin", "[z-a]", "a[9-0]b", "nul\0"])
+def test_what_could_be_misunderstood_is_refused(pattern: str, tmp_path: Path) -> None:
+    tree = plant(tmp_path / "tree", {"keep.bin": b"x", "b": b"x"})
+    for option in ("include", "exclude"):
+        with pytest.raises(InvalidConfig, match=re.escape(repr(pattern))):
+            mlartifacts.delete(tree, **{option: ["*", pattern]})
+    assert len(list(tree.iterdir())) == 2
+
+
+def test_a_name_that_begins_with_a_mark(tmp_path: Path) -> None:
+    tree = plant(tmp_path / "tree", {"!a": b"x", "b/!a": b"x", "c": b"x"})
+    assert mlartifacts.delete(tree, include="**/!a", dry_run=True).moved == ("!a", "b/!a")

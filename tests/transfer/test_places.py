@@ -275,3 +275,42 @@ def test_what_is_like_the_source_and_is_not(opened: Opened, tmp_path: Path) -> N
     store.seed({"a/old/c": b"2", "a/old/d/e": b"33", "a/d/old/d/e": b"44"})
     mlartifacts.sync(here, store.uri("a"), delete=True)
     assert store.stored() == {"a/c": b"1", "a/d/e": b"22"}
+
+
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts", "local"])
+def test_a_target_with_a_link_into_itself(name: str, opened: Opened, tmp_path: Path) -> None:
+    """What was copied through a link is not deleted under the name that the link leads to."""
+    store: Any = opened(name)
+    store.seed({"t/other/old": b"old", "t/other/sub/x": b"old"})
+    (store.folder / "t" / "link").symlink_to("other")
+    here = plant(tmp_path / "here", {"link/a": b"AAA", "link/sub/c": b"C", "b": b"B"})
+    for _ in range(2):
+        mlartifacts.sync(here, store.uri("t"), delete=True)
+        assert found(store.folder / "t" / "other") == {"a": b"AAA", "sub/c": b"C"}
+        assert (store.folder / "t" / "link").is_symlink()
+    assert (store.folder / "t" / "b").read_bytes() == b"B"
+    assert marks(store) == []
+
+
+@pytest.mark.parametrize("is_source", [True, False])
+def test_what_a_server_of_ours_serves_of_this_disk(
+    is_source: bool, artifact_server: Any, tmp_path: Path
+) -> None:
+    """It takes the file that tells, though it shows no file that is being written."""
+    root = Path(artifact_server.artifacts) / tmp_path.name
+    plant(root / "top", {"src/a": b"1", "src/b/c": b"2"})
+    url = f"{artifact_server.url.replace('http:', 'mlflow-artifacts:')}/{tmp_path.name}/top"
+    ends = (f"{url}/src", root / "top") if is_source else (root / "top" / "src", url)
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        mlartifacts.sync(*ends, delete=True)
+    assert {"src/a", "src/b/c"} <= found(root / "top").keys()
+
+
+def test_a_sync_to_a_server_of_ours(artifact_server: Any, tmp_path: Path) -> None:
+    """Also where names that are to be deleted end as those of the source do."""
+    root = Path(artifact_server.artifacts) / tmp_path.name
+    plant(root, {"old/a": b"1", "a": b"2"})
+    here = plant(tmp_path / "here", {"a": b"3"})
+    url = f"{artifact_server.url.replace('http:', 'mlflow-artifacts:')}/{tmp_path.name}"
+    assert mlartifacts.sync(here, url, delete=True).deleted == ("old/a",)
+    assert found(root) == {"a": b"3"}

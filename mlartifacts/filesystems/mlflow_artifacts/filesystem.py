@@ -45,7 +45,7 @@ with STORE.driver():
         Window,
     )
     from mlartifacts.proxy.client import STORE as STORE_CODE
-    from mlartifacts.proxy.client import Client, OfLoop
+    from mlartifacts.proxy.client import Client, OfLoop, parsed
     from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["MlflowArtifactsFileSystem"]
@@ -625,8 +625,11 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             headers = {"Content-Length": str(body.size)}
             data = functools.partial(body.pieces, 0, body.size, sent)
             try:
-                async with self._ask("PUT", route, headers=headers, body=data, again=passes):
-                    pass
+                asking = self._ask("PUT", route, headers=headers, body=data, again=passes)
+                async with asking as response:
+                    # MLflow's server says nothing; a page to log in at is none of its answers.
+                    if (said := await response.read()) or response.status != 200:
+                        parsed(said)
             except Refused as error:
                 if error.status == 500:
                     await self._is_writable(path)
