@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import functools
-import json
 import os
 import re
 import ssl
@@ -26,16 +25,16 @@ from mlartifacts.proxy import wire
 from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
     TRANSIENT,
-    NotMLflow,
     Patience,
     Refused,
     address,
+    parsed,
     refusal,
 )
 from mlartifacts.tracking.login import AUTHORITY, Login
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["STORE", "Client", "OfLoop", "Options", "parsed"]
+__all__ = ["STORE", "Client", "OfLoop", "Options"]
 
 #: The code of an error that is the store's, not the proxy's.
 STORE = "STORE"
@@ -380,24 +379,6 @@ class Client:
             When to ask again, in the server's words.
         """
         await asyncio.sleep(self._patience.wait(tries, after))
-
-
-def parsed(data: bytes) -> dict[str, Any]:
-    """The JSON object that MLflow's servers answer, also to what they have nothing to say of.
-
-    Raises
-    ------
-    NotMLflow
-        It is none.
-    """
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        said = refusal(0, data) if data else "it says nothing"
-        raise NotMLflow(errno.EPROTO, f"what answers is no MLflow server: {said}")
-    return answer
 
 
 class _Watched:

@@ -32,6 +32,7 @@ __all__ = [
     "Patience",
     "Refused",
     "address",
+    "parsed",
     "refusal",
     "refuse_without_scheme",
     "refused_login",
@@ -91,6 +92,32 @@ def refusal(status: int, data: bytes, retry_after: str | None = None) -> Refused
         code, message = "", None
     said = _begin(data) if message is None else str(message)
     return Refused(status, str(code), said, retry_after)
+
+
+def parsed(data: bytes, elsewhere: str = "", url: str | None = None) -> dict[str, Any]:
+    """The JSON object that an answer of MLflow's servers is.
+
+    Parameters
+    ----------
+    data : bytes
+    elsewhere : str, default ""
+        Who answered, where it is another than was asked.
+    url : str, optional
+        What the error is about.
+
+    Raises
+    ------
+    NotMLflow
+        It is none.
+    """
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        reason = f"what answers{elsewhere} is no MLflow server: {_begin(data)}"
+        raise NotMLflow(errno.EPROTO, reason, url)
+    return answer
 
 
 def refused_login(status: int, known: bool) -> str:
@@ -241,7 +268,7 @@ class Connection:
             retry_after = None
             try:
                 with self._opener.open(request, timeout=self._timeout) as answer:
-                    return self._read(answer.read(), answer.geturl())
+                    return parsed(answer.read(), self._elsewhere(answer.geturl()), self.url)
             except urllib.error.HTTPError as error:
                 with error:
                     said = error.read()
@@ -261,16 +288,6 @@ class Connection:
                 if not again or tries > self._patience.retries:
                     raise self._unreachable(broken) from error
             time.sleep(self._patience.wait(tries, retry_after))
-
-    def _read(self, data: bytes, url: str) -> dict[str, Any]:
-        try:
-            answer = json.loads(data)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            reason = f"what answers{self._elsewhere(url)} is no MLflow server: {_begin(data)}"
-            raise NotMLflow(errno.EPROTO, reason, self.url)
-        return answer
 
     def _elsewhere(self, url: str) -> str:
         """Who answered, where it is another than was asked; a query may be signed."""

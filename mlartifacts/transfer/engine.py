@@ -440,11 +440,11 @@ class Engine:
             self._compare(file, made, target)
             if self._target.is_local:
                 self._landing.land(target, data, self._time(file, began))
-                arrived = False
+                said = None
             else:
-                arrived = matching(self._put(target, data), made) is True
+                said = self._put(target, data)
             passed(file.size)
-        return made, arrived
+        return made, matching(said, made) is True
 
     def _move_large(
         self, file: File, target: str, passed: Any, began: float

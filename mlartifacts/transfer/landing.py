@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlartifacts.writing import create_like, landing, temporary_beside
+from mlartifacts.writing import create_like, landing, naming, temporary_beside
 
 try:
     import fcntl
@@ -56,7 +56,7 @@ class Landing:
         # Whether each was made here, so that nothing was in it.
         self._directories: dict[str, bool] = {}
 
-    def land(self, target: str, pieces: Iterable[Any], modified: float | None = None) -> None:
+    def land(self, target: str, pieces: Iterable[Any], modified: float | None) -> None:
         """Make a file, or replace it; it has the time of its last change before its name."""
         directory = os.path.dirname(target)
         if not self.make_directory(directory) and os.path.lexists(target):
@@ -96,13 +96,11 @@ def _fill(path: str, file: int, pieces: Iterable[Any], modified: float | None) -
     """
     try:
         for piece in pieces:
-            try:
+            with _named(path):
                 done = os.write(file, piece)
                 while done < len(piece):
                     piece = memoryview(piece)[done:]
                     done = os.write(file, piece)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(file)
     _give_time(path, modified)
@@ -121,10 +119,16 @@ class _Part(io.FileIO):
     """What has come of a file; an error of its disk has its name, as one of its source has not."""
 
     def write(self, data: Any) -> int:
-        try:
+        with _named(str(self.name)):
             return super().write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.name)) from error
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 @contextlib.contextmanager
@@ -136,19 +140,18 @@ def _naming(temporary: str, target: str) -> Iterator[None]:
     Full
     """
     try:
-        yield
+        with naming(temporary, target):
+            yield
     except OSError as error:
-        if error.filename != temporary:
+        if error.errno not in _FULL or error.filename != target:
             raise
-        if error.errno not in _FULL:
-            raise OSError(error.errno, error.strerror, target) from error
         mount = next(filter(os.path.ismount, Path(os.path.realpath(target)).parents))
         reason = f"{error.strerror} (the disk at {mount})"
         raise Full(error.errno, reason, target) from error
 
 
 @contextlib.contextmanager
-def growing(target: str, version: str, keep: bool, modified: float | None = None) -> Iterator[Any]:
+def growing(target: str, version: str, keep: bool, modified: float | None) -> Iterator[Any]:
     """Give a file with what has come of `target` so far, to add to; it gets its name at the end.
 
     Parameters
@@ -161,8 +164,8 @@ def growing(target: str, version: str, keep: bool, modified: float | None = None
         Leave what came for the next time where an exception ends this one, unless it is
         :class:`Damaged` or :class:`Full`, or there is no such file, or version of it, any more.
         Who finds another process or thread at it begins a file of its own, which is not kept.
-    modified : float, optional
-        The time of its last change, in seconds since the epoch; now unless given.
+    modified : float or None
+        The time of its last change, in seconds since the epoch; ``None``: now.
 
     Raises
     ------

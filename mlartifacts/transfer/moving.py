@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Engine, Moved, again
-from mlartifacts.transfer.landing import lacks_room
+from mlartifacts.transfer.landing import Full
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought
 from mlartifacts.transfer.trees import End, File
@@ -73,7 +73,7 @@ def move(
     unfit = {
         name: by_name[name]
         for name, error in failures.items()
-        if lacks_room(error) and getattr(error, "errno", None) == errno.ENOSPC
+        if isinstance(error, Full) and error.errno == errno.ENOSPC
     }
     if fitting := _fitting(target, unfit):
         others = {name: error for name, error in failures.items() if name not in fitting}

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import errno
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -210,13 +211,11 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
         marks = {f"{folder}{marker}" for each in pairs.values() for folder, _ in each}
         if not marks:
             return
-        shown = {(place, folder) for place, each in pairs.items() for _, folder in each}
-        with _written(target, marks):
-            asked = submit_all(lambda each: _is_there(each[0], each[1] + marker), shown, _AT_ONCE)
-            answers = [each.result() for each in asked]
+        beside = {(place, folder + marker) for place, each in pairs.items() for _, folder in each}
+        is_shown = any(_shown(target, marks, beside))
     except OSError as error:
         raise _nothing_deleted(target, doomed, f"of {source}", error) from error
-    if any(answers):
+    if is_shown:
         raise InvalidURI(
             f"{source} lies in {target}, or that in it, though no name says so: to delete what it"
             " has not would delete it, too."
@@ -249,32 +248,33 @@ def kept_by_links(
     inside: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
     for name, file in there.items():
         inside[_folder(name)].add((_step(name), file.size))
-    folders = collections.defaultdict(set)
+    folders: dict[str, set[str]] = collections.defaultdict(set)
     for name in kept:
         if not end.tells_links or name not in there:
             folders[_step(name)].add(_folder(name))
-    pairs = {
-        (_folder(name), folder)
-        for name in doomed
-        for folder in folders.get(_step(name), ())
-        if folder != _folder(name) and (end.tells_links or inside[folder] == inside[_folder(name)])
-    }
-    marks = {folder: probe_beside(folder) for folder, _ in pairs}
-    if not marks:
+    # By a folder of theirs and one of kept files, which may be one: these names.
+    pairs: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
+    for name in doomed:
+        own = _folder(name)
+        for other in folders[_step(name)] - {own}:
+            if end.tells_links or inside[other] == inside[own]:
+                pairs[own, other].add(name)
+    if not pairs:
         return set()
-    looked = sorted(pairs)
-    beside = [folder + _step(marks[other]) for other, folder in looked]
+    marks = {own: probe_beside("") for own, _ in pairs}
+    beside = [(end, other + marks[own]) for own, other in pairs]
     try:
-        with _written(end, list(marks.values())):
-            asked = submit_all(lambda name: _is_there(end, name), beside, _AT_ONCE)
-            same = {pair for pair, answer in zip(looked, asked, strict=True) if answer.result()}
+        shown = _shown(end, [own + mark for own, mark in marks.items()], beside)
     except OSError as error:
         raise _nothing_deleted(end, doomed, "what a link leads to", error) from error
-    return {
-        name
-        for name in doomed
-        if any((_folder(name), folder) in same for folder in folders.get(_step(name), ()))
-    }
+    return set().union(*itertools.compress(pairs.values(), shown))
+
+
+def _shown(end: End, marks: Collection[str], beside: Collection[tuple[End, str]]) -> list[bool]:
+    """Which names show, each at its end, while there are files of other names at `end`."""
+    with _written(end, marks):
+        asked = submit_all(lambda each: _is_there(*each), beside, _AT_ONCE)
+        return [each.result() for each in asked]
 
 
 def _nothing_deleted(end: End, doomed: Collection[str], what: str, error: OSError) -> TransferError:

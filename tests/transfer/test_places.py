@@ -18,6 +18,7 @@ from mlartifacts.transfer.trees import End
 from mlartifacts.uri import server_name, server_name_of
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Harbour
+from tests.servers.artifact_server import ArtifactServer
 from tests.transfer.trees import found, plant
 
 Opened = Callable[[str], Harbour]
@@ -292,25 +293,30 @@ def test_a_target_with_a_link_into_itself(name: str, opened: Opened, tmp_path: P
     assert marks(store) == []
 
 
+@pytest.fixture
+def served(artifact_server: ArtifactServer, tmp_path: Path) -> tuple[Path, str]:
+    """A folder of this disk, and where a server of ours serves it."""
+    root = f"{artifact_server.url.replace('http:', 'mlflow-artifacts:')}/{tmp_path.name}"
+    return Path(artifact_server.artifacts) / tmp_path.name, root
+
+
 @pytest.mark.parametrize("is_source", [True, False])
 def test_what_a_server_of_ours_serves_of_this_disk(
-    is_source: bool, artifact_server: Any, tmp_path: Path
+    is_source: bool, served: tuple[Path, str]
 ) -> None:
     """It takes the file that tells, though it shows no file that is being written."""
-    root = Path(artifact_server.artifacts) / tmp_path.name
+    root, url = served
     plant(root / "top", {"src/a": b"1", "src/b/c": b"2"})
-    url = f"{artifact_server.url.replace('http:', 'mlflow-artifacts:')}/{tmp_path.name}/top"
-    ends = (f"{url}/src", root / "top") if is_source else (root / "top" / "src", url)
+    ends = (f"{url}/top/src", root / "top") if is_source else (root / "top/src", f"{url}/top")
     with pytest.raises(InvalidURI, match="though no name says so"):
         mlartifacts.sync(*ends, delete=True)
     assert {"src/a", "src/b/c"} <= found(root / "top").keys()
 
 
-def test_a_sync_to_a_server_of_ours(artifact_server: Any, tmp_path: Path) -> None:
+def test_a_sync_to_a_server_of_ours(served: tuple[Path, str], tmp_path: Path) -> None:
     """Also where names that are to be deleted end as those of the source do."""
-    root = Path(artifact_server.artifacts) / tmp_path.name
+    root, url = served
     plant(root, {"old/a": b"1", "a": b"2"})
     here = plant(tmp_path / "here", {"a": b"3"})
-    url = f"{artifact_server.url.replace('http:', 'mlflow-artifacts:')}/{tmp_path.name}"
     assert mlartifacts.sync(here, url, delete=True).deleted == ("old/a",)
     assert found(root) == {"a": b"3"}

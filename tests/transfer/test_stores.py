@@ -133,11 +133,7 @@ def known(harbour: Harbour, patch: pytest.MonkeyPatch, home: Path) -> None:
 # By one worker: it needs every server, and plants the large tree once for each.
 @pytest.mark.xdist_group("hdfs")
 @pytest.mark.parametrize("target", STORES)
-@pytest.mark.parametrize(
-    "source",
-    STORES,
-    indirect=True,
-)
+@pytest.mark.parametrize("source", STORES, indirect=True)
 def test_between(
     source: Harbour,
     target: str,

@@ -28,7 +28,7 @@ from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
 from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, begun, synced, texts
 from mlartifacts.proxy import wire
 from mlartifacts.reading import checked
-from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, refused_login
+from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, parsed, refused_login
 from mlartifacts.uri import ALIAS, absolute, parse, server_name_of
 from mlartifacts.writing import WholeWrite, landing
 
@@ -45,7 +45,7 @@ with STORE.driver():
         Window,
     )
     from mlartifacts.proxy.client import STORE as STORE_CODE
-    from mlartifacts.proxy.client import Client, OfLoop, parsed
+    from mlartifacts.proxy.client import Client, OfLoop
     from mlartifacts.stores.http.files import RangedFile
 
 __all__ = ["MlflowArtifactsFileSystem"]
