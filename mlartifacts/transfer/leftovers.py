@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 from mlartifacts.transfer.landing import alone_with
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, folder_of
 from mlartifacts.writing import is_passing, temporary_beside
 
 __all__ = ["remove_leftovers"]
@@ -33,14 +33,14 @@ def remove_leftovers(end: End, names: Iterable[str]) -> None:
             return  # what is written there has no other name before
         shown = _on_disk(end, names) if end.is_local else end.passing
         now = time.time()
-        for folder in {_folder(each.name) for each in shown.values() if _is_old(each, now)}:
+        for folder in {folder_of(each.name) for each in shown.values() if _is_old(each, now)}:
             with contextlib.suppress(OSError):
                 _remove_from(end, folder)
 
 
 def _on_disk(end: End, names: Iterable[str]) -> dict[str, File]:
     found = {}
-    for folder in {_folder(name) for name in names if name}:
+    for folder in {folder_of(name) for name in names if name}:
         with os.scandir(end.path(folder)) as entries:
             for each in entries:
                 if is_passing(each.name):
@@ -78,7 +78,3 @@ def _remove(end: End, path: str) -> None:
 
 def _is_old(file: File, now: float) -> bool:
     return file.modified is not None and now - file.modified > _DAY
-
-
-def _folder(name: str) -> str:
-    return name[: name.rfind("/") + 1]

@@ -15,7 +15,7 @@ from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.engine import again
 from mlartifacts.transfer.outage import Outage
 from mlartifacts.transfer.pool import Pool, submit_all
-from mlartifacts.transfer.trees import End, File, listed_with_links
+from mlartifacts.transfer.trees import End, File, folder_of, listed_with_links
 from mlartifacts.writing import probe_beside
 
 __all__ = ["kept_by_links", "refuse_source", "remove", "remove_empty", "remove_whole"]
@@ -247,15 +247,15 @@ def kept_by_links(
         return set()
     inside: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
     for name, file in there.items():
-        inside[_folder(name)].add((_step(name), file.size))
+        inside[folder_of(name)].add((_step(name), file.size))
     folders: dict[str, set[str]] = collections.defaultdict(set)
     for name in kept:
         if not end.tells_links or name not in there:
-            folders[_step(name)].add(_folder(name))
+            folders[_step(name)].add(folder_of(name))
     # By a folder of theirs and one of kept files, which may be one: these names.
     pairs: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for name in doomed:
-        own = _folder(name)
+        own = folder_of(name)
         for other in folders[_step(name)] - {own}:
             if end.tells_links or inside[other] == inside[own]:
                 pairs[own, other].add(name)
@@ -300,7 +300,7 @@ def _ending(names: Iterable[str], others: Collection[str]) -> dict[str, tuple[st
     for name in sorted(names):
         for tail in _tails(name):
             if tail in others:
-                found.setdefault(name.removesuffix(tail), (_folder(name), _folder(tail)))
+                found.setdefault(name.removesuffix(tail), (folder_of(name), folder_of(tail)))
     return found
 
 
@@ -309,10 +309,6 @@ def _tails(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.partition("/")[2]
-
-
-def _folder(name: str) -> str:
-    return name[: name.rfind("/") + 1]
 
 
 def _step(name: str) -> str:

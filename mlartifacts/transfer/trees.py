@@ -24,7 +24,7 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_passing, is_temporary
 
-__all__ = ["End", "File", "checksum_of", "listed_with_links", "state_of"]
+__all__ = ["End", "File", "checksum_of", "folder_of", "listed_with_links", "state_of"]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
@@ -486,6 +486,11 @@ class End:
         if not self.is_local:
             return self._measured(name, self.fs.info(self.path(name)))
         return File.local(name, os.stat(self.path(name)))
+
+
+def folder_of(name: str) -> str:
+    """The directory that a name is in, with the slash at its end; ``""`` for the root."""
+    return name[: name.rfind("/") + 1]
 
 
 def state_of(status: os.stat_result) -> str:
