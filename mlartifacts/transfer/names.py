@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ __all__ = ["folded", "nearly_equal", "refuse_names", "respelled"]
 
 # How many bytes a step of a name may have on nearly every disk.
 _USUAL = 255
+# A byte that is no UTF-8, as Python has it in a name.
+_NO_TEXT = re.compile("[\udc80-\udcff]")
 
 
 def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
@@ -125,13 +128,14 @@ def _taken(root: str, path: str) -> str | None:
 
 
 def _try_names(names: Iterable[str], both: Sequence[str], end: End) -> None:
-    """Refuse what a server does not say that it cannot hold, and yet does not take.
+    """Refuse what a server does not say that it cannot hold, and yet does not take or keep.
 
     Where another name is taken in the same place, it is this one that is not.
     """
     longest = max((step for name in names for step in name.split("/")), key=_size, default="")
     is_long = _size(longest) > _USUAL
-    if not both and not is_long:
+    no_text = next(filter(_NO_TEXT.search, names), None)
+    if not both and not is_long and no_text is None:
         return
     fs, path = end.fs, _above(end.fs, end.root)
     inside = path and f"{path.rstrip('/')}/"
@@ -145,6 +149,13 @@ def _try_names(names: Iterable[str], both: Sequence[str], end: End) -> None:
                     reason = f"{longest[:20]!r}... has {_size(longest)} bytes, and is too long"
                     name = next(name for name in names if longest in name.split("/"))
                     raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
+        if no_text is not None:
+            # A server that knows no names but texts has one for many of them.
+            probe = probe_beside(inside, f"{'_' * 40}\udcff")
+            with _taking(fs, probe) as is_taken:
+                if not is_taken or probe not in fs.ls(path, detail=False):
+                    reason = "the server does not keep bytes of a name that are no UTF-8"
+                    raise InvalidURI(f"{end} cannot hold {no_text!r}: {reason}.")
         if both:
             with _taking(fs, probe_beside(f"{usual}/")) as is_taken:
                 if not is_taken:

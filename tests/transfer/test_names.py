@@ -257,6 +257,25 @@ def test_a_name_that_is_just_short_enough(name: str, opened: Callable[[str], Har
     assert store.stored() == {step: b"2"}
 
 
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "hdfs", "hdfs-native"])
+@pytest.mark.xdist_group("hdfs")
+def test_names_that_are_no_text(name: str, opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    """A server keeps their bytes, or none of them: pyftpdlib has one name for both."""
+    files = {"fine": b"1", "deep/\udcff.bin": b"22", "deep/\udcfe.bin": b"333"}
+    here, store = plant(tmp_path / "here", files), opened(name)
+    if name in {"sftp", "vsftpd"}:
+        mlartifacts.sync(here, store.uri("new"), delete=True)
+        mlartifacts.download(store.uri("new"), tmp_path / "back")
+        assert found(tmp_path / "back") == files
+        return
+    with pytest.raises(InvalidURI, match=r"cannot hold 'deep/\\udcf[ef].bin': "):
+        mlartifacts.sync(here, store.uri("new"), delete=True)
+    (here / "deep/\udcff.bin").unlink()  # a single one would not be found again
+    with pytest.raises(InvalidURI, match=r"cannot hold 'deep/\\udcfe.bin': "):
+        mlartifacts.upload(here, store.uri("new"))
+    assert store.stored() == {}
+
+
 @pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "runs-s3"])
 def test_keys_that_are_no_paths(
     name: str, opened: Callable[[str], Harbour], tmp_path: Path
