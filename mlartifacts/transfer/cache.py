@@ -31,7 +31,7 @@ from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.state import cache_directory, hash_of, key_of
 from mlartifacts.transfer.times import is_settled
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, means_inside
 from mlartifacts.transfer.verify import verify
 from mlartifacts.uri import redact
 
@@ -98,6 +98,8 @@ def cached(
     ------
     FileNotFoundError
         There is nothing.
+    NotADirectoryError
+        `uri` ends with a slash, and there is a file.
     InvalidURI
         This machine's disk cannot hold a name, or a link leads out of a local directory.
     InvalidConfig
@@ -180,14 +182,15 @@ def _source(
 ) -> tuple[End, AbstractContextManager[None]]:
     """Where an artifact lies, and what says errors about it in the terms of its URI."""
     fs, path = url_to_fs(uri, **options)
+    inside_alone = means_inside(uri)
     if not isinstance(fs, ArtifactFileSystem):
         raise InvalidURI(f"{redact(os.fspath(uri))!r} is a chain, and cannot be cached.")
     if isinstance(fs, DelegatingFileSystem) and "models" in fs.protocol:
         # A version is what it is by its place.
         fs.resolver.forget(split_model(path)[0])
         place = fs.places(path)[0]
-        return End(place.fs, place.path), place.explaining()
-    return End(fs, path), contextlib.nullcontext()
+        return End(place.fs, place.path, inside_alone), place.explaining()
+    return End(fs, path, inside_alone), contextlib.nullcontext()
 
 
 # ---- What --------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from mlartifacts.transfer.removing import (
     remove_whole,
 )
 from mlartifacts.transfer.times import is_settled, same_time
-from mlartifacts.transfer.trees import End, File
+from mlartifacts.transfer.trees import End, File, means_inside
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -112,8 +112,9 @@ def upload(
     Parameters
     ----------
     local : str or path-like
-        A file, or a directory whose content is meant. Links in it are followed inside of it;
-        empty directories, pipes and devices in it are left out.
+        A file, or a directory whose content is meant, and with a slash at its end that alone.
+        Links in it are followed inside of it; empty directories, pipes and devices in it are left
+        out.
     uri : str or path-like
         Where the content goes; a file goes into a directory, or a URI that ends with a slash.
     include, exclude : str or iterable of str, optional
@@ -146,6 +147,8 @@ def upload(
     ------
     FileNotFoundError
         There is no such file or directory.
+    NotADirectoryError
+        The source ends with a slash, and is a file.
     InvalidURI
         A link leads out of `local`, or the target cannot hold a name: nothing was moved.
     InvalidConfig
@@ -156,9 +159,9 @@ def upload(
     """
     report, _ = _transfer(
         "upload",
-        _end(local, {}),
+        _source(local, {}),
         _end(uri, options),
-        into=str(os.fspath(uri)).endswith("/"),
+        into=means_inside(uri),
         paths=PathFilter(include, exclude),
         overwrite=overwrite,
         resume=resume,
@@ -185,6 +188,8 @@ def download(
     Parameters
     ----------
     uri : str or path-like
+        Of a file or a directory, with a slash at its end of the latter alone: in a store of objects
+        one may have the other's name.
     local : str or path-like, optional
         Where the content goes; a new temporary directory unless given. A file goes into a
         directory, or a path that ends with a slash.
@@ -201,10 +206,10 @@ def download(
 
     Raises
     ------
-    FileNotFoundError, InvalidURI, TransferError
+    FileNotFoundError, NotADirectoryError, InvalidURI, TransferError
         As for :func:`upload`; `local` may be no other store's, either.
     """
-    source = _end(uri, options)
+    source = _source(uri, options)
     temporary = tempfile.mkdtemp(prefix="mlartifacts-") if local is None else None
     try:
         target = _end(f"{temporary}/" if local is None else local, {})
@@ -214,7 +219,7 @@ def download(
             "download",
             source,
             target,
-            into=local is None or str(os.fspath(local)).endswith(("/", os.sep)),
+            into=local is None or means_inside(local),
             paths=PathFilter(include, exclude),
             overwrite=overwrite,
             resume=resume,
@@ -254,7 +259,9 @@ def copy(
 
     Parameters
     ----------
-    source, target : str or path-like
+    source : str or path-like
+        As for :func:`download`.
+    target : str or path-like
         A file goes into a directory, or a URI that ends with a slash.
     include, exclude, overwrite, resume, dry_run, callback
         As for :func:`upload`.
@@ -271,7 +278,7 @@ def copy(
 
     Raises
     ------
-    FileNotFoundError, InvalidURI, TransferError
+    FileNotFoundError, NotADirectoryError, InvalidURI, TransferError
         As for :func:`upload`.
     InvalidConfig
         As for :func:`upload`; with `cluster`: an option or a query that could be secret, or it is
@@ -279,9 +286,9 @@ def copy(
     """
     report, _ = _transfer(
         "copy",
-        _end(source, source_options or {}),
+        _source(source, source_options or {}),
         _end(target, target_options or {}),
-        into=str(os.fspath(target)).endswith("/"),
+        into=means_inside(target),
         paths=PathFilter(include, exclude),
         overwrite=overwrite,
         resume=resume,
@@ -309,7 +316,7 @@ def sync(
     Parameters
     ----------
     source, target : str or path-like
-        A file goes into a directory, or a URI that ends with a slash.
+        As for :func:`copy`.
     include, exclude, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
@@ -323,14 +330,14 @@ def sync(
 
     Raises
     ------
-    FileNotFoundError, TransferError
+    FileNotFoundError, NotADirectoryError, TransferError
         As for :func:`upload`; of `delete`, as for :func:`delete`.
     InvalidURI
         As for :func:`upload`; with `delete`, the source lies in the target, by whichever names, or
         may: then nothing is deleted. Where no name tells, an empty file is put into the target for
         a moment, and looked for in the source.
     """
-    one, other = _end(source, source_options or {}), _end(target, target_options or {})
+    one, other = _source(source, source_options or {}), _end(target, target_options or {})
     paths = PathFilter(include, exclude)
     if delete and one.lies_in(other, perhaps=True):
         raise InvalidURI(f"{one} lies in {other}: to delete what it has not would delete it, too.")
@@ -339,7 +346,7 @@ def sync(
         "sync",
         one,
         other,
-        into=str(os.fspath(target)).endswith("/"),
+        into=means_inside(target),
         paths=paths,
         overwrite="different",
         resume=True,
@@ -382,7 +389,7 @@ def delete(
     Parameters
     ----------
     uri : str or path-like
-        Links are deleted, and not followed.
+        As for :func:`download`. Links are deleted, and not followed.
     include, exclude, dry_run, **options
         As for :func:`upload`. Directories, and links to them, go with all that is in them alone,
         where there are no patterns.
@@ -395,6 +402,8 @@ def delete(
     ------
     FileNotFoundError
         There is nothing.
+    NotADirectoryError
+        As for :func:`upload`.
     InvalidURI
         It is the root of this machine's disk.
     TransferError
@@ -402,13 +411,13 @@ def delete(
         more, and under ``""`` that of a directory which stays.
     """
     began = time.monotonic()
-    end, paths = _end(uri, options), PathFilter(include, exclude)
+    end, paths = _source(uri, options), PathFilter(include, exclude)
     if end.is_local and os.path.dirname(end.real()) == end.real():
         raise InvalidURI(f"{end} is the root of a disk, and is not deleted.")
     files = {"": File("", 0)} if end.is_link() else end.own()
     doomed = paths.among(files, end)
     if not dry_run:
-        if paths.takes_all:
+        if paths.takes_all and not end.has_file_beside():
             remove_whole(end, files)
         else:
             remove(end, sorted(doomed))
@@ -611,6 +620,11 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s"
+
+
+def _source(place: Place, options: Mapping[str, Any]) -> End:
+    end = _end(place, options)
+    return dataclasses.replace(end, inside_alone=not end.is_url and means_inside(place))
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

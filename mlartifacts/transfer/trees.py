@@ -24,7 +24,7 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_passing, is_temporary
 
-__all__ = ["End", "File", "checksum_of", "folder_of", "listed_with_links", "state_of"]
+__all__ = ["End", "File", "checksum_of", "folder_of", "listed_with_links", "means_inside", "state_of"]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
@@ -100,12 +100,15 @@ class End:
     fs : fsspec.AbstractFileSystem
     root : str
         A path in it: of a directory, or of a file.
+    inside_alone : bool, default False
+        What is in the directory is meant, as by a slash at the end, and no file of its name.
     passing : dict of str to File
         What listings showed of what is being written to a directory, or was when its writer died.
     """
 
     fs: Any
     root: str
+    inside_alone: bool = False
     passing: dict[str, File] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
@@ -195,7 +198,7 @@ class End:
         """Itself, or the places in stores where what lies at a logical one may be."""
         if not hasattr(self.fs, "everywhere"):
             return [self]
-        return [End(*place) for place in self.fs.everywhere(self.root)]
+        return [End(*place, self.inside_alone) for place in self.fs.everywhere(self.root)]
 
     def _is_below(self, other: End) -> bool:
         # As it is written, too: who logs in otherwise may not be told where links lead.
@@ -289,6 +292,8 @@ class End:
         ------
         FileNotFoundError
             There is nothing.
+        NotADirectoryError
+            There is a file alone, and what is in a directory is meant.
         InvalidURI
             A link leads out of the tree, or in a circle; or it is a device or a pipe. FTP has no
             way to ask where a link leads.
@@ -299,6 +304,8 @@ class End:
         else:
             info = entries.get(self.root, {"type": "directory"})
         if info["type"] != "directory":
+            if self.inside_alone:
+                return self._beside_file()
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
             return {"": self.file("") if self.is_local else self._measured("", info)}
@@ -383,12 +390,14 @@ class End:
 
         Raises
         ------
-        FileNotFoundError
-            There is nothing.
+        FileNotFoundError, NotADirectoryError
+            As :meth:`files`.
         """
         failed: dict[str, OSError] = {}
         if self.is_local:
             if not os.path.isdir(self.root):
+                if self.inside_alone:
+                    return self._beside_file()
                 return {"": File.local("", os.lstat(self.root))}
             files = {each.name: each for each in _own(self.root, failed)}
             files = {name: file for name, file in files.items() if not is_temporary(name)}
@@ -407,6 +416,17 @@ class End:
         found = self._named(self.fs.find(self.root, detail=True))
         found.pop(self.root, None)  # given where there is nothing else
         return {name: File.listed(name, info) for name, info in found.items()}
+
+    def has_file_beside(self) -> bool:
+        """Whether an object has the name of the directory, in which alone is meant."""
+        return self.inside_alone and not self.has_directories and bool(self.fs.isfile(self.root))
+
+    def _beside_file(self) -> dict[str, File]:
+        files = {} if self.has_directories else self.below()
+        if not files:
+            reason = "a file is there, and no directory, which a slash at the end means"
+            raise NotADirectoryError(errno.ENOTDIR, reason, str(self))
+        return files
 
     def inside(self, folder: str) -> dict[str, File]:
         """The files in a directory by its name, without what is below, and of which it says all.
@@ -486,6 +506,11 @@ class End:
         if not self.is_local:
             return self._measured(name, self.fs.info(self.path(name)))
         return File.local(name, os.stat(self.path(name)))
+
+
+def means_inside(place: str | os.PathLike[str]) -> bool:
+    """Whether a URI, or a local path, ends with a slash: it means a directory, and what is in it."""
+    return os.fspath(place).endswith(("/", os.sep))
 
 
 def folder_of(name: str) -> str:

@@ -155,3 +155,42 @@ def test_no_directory_behind_a_link_is_removed(
     with contextlib.suppress(TransferError, InvalidURI):
         mlartifacts.sync(here, store.uri(), delete=True)
     assert (away / "empty").is_dir()
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_slash_at_the_end_means_what_is_in_a_directory(
+    name: str, opened: Opened, tmp_path: Path
+) -> None:
+    """An object of its name is another thing, for a delete above all."""
+    store = opened(name)
+    other = {"x": b"a file", "xy": b"?"}
+    inside = {"1": b"1", "deep/2": b"22"}
+    store.seed(other | {f"x/{name}": data for name, data in inside.items()})
+    uri = f"{store.uri('x')}/"
+    mlartifacts.download(uri, tmp_path / "fetched")
+    assert found(tmp_path / "fetched") == found(mlartifacts.cached(uri)) == inside
+    assert mlartifacts.cached(uri.rstrip("/")).read_bytes() == b"a file"
+    assert mlartifacts.copy(uri, store.uri("copied")).moved == (*inside,)
+    assert mlartifacts.delete(store.uri("copied")).moved == (*inside,)
+    assert mlartifacts.delete(uri, exclude="1", dry_run=True).moved == ("deep/2",)
+    assert mlartifacts.delete(uri).moved == (*inside,)
+    assert store.stored() == other
+    assert mlartifacts.delete(store.uri("x")).moved == ("",)
+    assert store.stored() == {"xy": b"?"}
+
+
+@pytest.mark.parametrize("name", [*DIRECTORIES, *KEYS])
+def test_a_slash_at_the_end_of_a_file(name: str, opened: Opened, tmp_path: Path) -> None:
+    store = opened(name)
+    store.seed({"x": b"a file"})
+    uri = f"{store.uri('x')}/"
+    for act in (
+        mlartifacts.delete,
+        mlartifacts.cached,
+        mlartifacts.download,
+        lambda uri: mlartifacts.sync(uri, tmp_path / "synced", delete=True),
+    ):
+        with pytest.raises(NotADirectoryError, match="a slash at the end"):
+            act(uri)
+    assert store.stored() == {"x": b"a file"}
+    assert not (tmp_path / "synced").exists()
