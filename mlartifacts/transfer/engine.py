@@ -362,6 +362,7 @@ class Engine:
     def _move(self, file: File, name: str, came: bytes | Exception | None) -> Moved:
         """Move a file, of which the bytes may have come, or the first try to read it failed."""
         tries = damages = 0
+        changed = False
         while True:
             tries += 1
             self._budget.check()
@@ -370,6 +371,8 @@ class Engine:
                 read, came = came, None
                 if read is None:
                     file = self._settled(file)
+                if changed and self._source.is_local:
+                    file = self._held_still(file)
                 return self._once(file, name, passed, read)
             except Stopped:
                 raise
@@ -400,6 +403,20 @@ class Engine:
             return file
         self._budget.wait(left)
         return self._source.file(file.name)
+
+    def _held_still(self, file: File) -> File:
+        """A local file that changes as it is read, as far as it goes now, with its MD5.
+
+        If the same bytes are read again, the file was just these when the first reading came to its
+        end: it may grow on, as a log does.
+        """
+        hasher, size = Hasher([MD5]), 0
+        with open(self._source.path(file.name), "rb") as whole:
+            while piece := whole.read(_SHORT):
+                self._budget.check()
+                hasher.update(piece)
+                size += len(piece)
+        return dataclasses.replace(file, size=size, checksum=hasher.checksums()[MD5])
 
     def _time(self, file: File, began: float) -> float | None:
         """The time that the target is given with what is read of a file, if it keeps one."""
@@ -682,16 +699,20 @@ class Engine:
         path = self._source.path(file.name)
         if file.version is not None and self._reads(path):
             return  # each range was asked of that version
+        if self._source.is_local and file.checksum is not None:
+            return  # what was read is compared with that
         now = self._source.file(file.name)
         if now.modified is None and file.modified is not None and now.version is None:
             now = self._source.timed([now]).get(file.name, now)
         if now.size != file.size or not _is_same(now, file):
-            raise OSError(errno.ESTALE, "it changed while it was read", path)
+            raise _changed(path)
 
     def _compare(self, file: File, made: Mapping[Kind, Checksum], target: str) -> None:
         """Refuse bytes that are not what their store lists, before they get their name."""
         if differs(self._source, file.name, file.checksum, made):
             self._is_unchanged(file)  # they may be right, and a new file's
+            if self._source.is_local:
+                raise _changed(self._source.path(file.name))
             reason = "other bytes were read than are stored (their checksum differs)"
             raise Damaged(errno.EIO, f"{reason}: they were not kept", target)
 
@@ -737,9 +758,14 @@ def _contents(path: str, listed: File) -> bytes:
     """The bytes of a file; a file object would ask the system about it first."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
+        if listed.checksum is not None:
+            return os.read(file, listed.size)
         data = os.read(file, listed.size + 1)
-        if len(data) == listed.size and state_of(os.fstat(file)) != listed.state:
-            raise OSError(errno.ESTALE, "it changed while it was read", path)
+        status = os.fstat(file)
+        if len(data) != listed.size:
+            raise _resized(path, listed.size, max(status.st_size, len(data)))
+        if state_of(status) != listed.state:
+            raise _changed(path)
         return data
     finally:
         os.close(file)
@@ -755,6 +781,10 @@ def _keep_memory() -> None:
     after some.
     """
     bytearray(_KEPT)
+
+
+def _changed(path: str) -> OSError:
+    return OSError(errno.ESTALE, "it changed while it was read", path)
 
 
 def _resized(path: str, listed: int, size: int) -> OSError:

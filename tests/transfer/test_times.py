@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,13 +187,12 @@ def test_a_small_file_that_is_written_to_all_the_time(opened: Opened, tmp_path: 
             return str(here)
 
     with pytest.MonkeyPatch.context() as patch:
-        read = os.read
+        read, letters = os.read, itertools.cycle(b"BCD")
 
         def reading(file: int, size: int) -> bytes:
-            data = read(file, size)
-            if len(data) == 1000:
-                plant(here, {"file": b"B" * 1000})
-            return data
+            if os.fstat(file).st_size == 1000:
+                plant(here, {"file": bytes([next(letters)]) * 1000})
+            return read(file, size)
 
         patch.setattr(os, "read", reading)
         patch.setattr("mlartifacts.transfer.engine._WAIT", 0.0)
@@ -199,6 +200,34 @@ def test_a_small_file_that_is_written_to_all_the_time(opened: Opened, tmp_path: 
             mlartifacts.upload(Busy(), store.uri("tree"))
     assert list(caught.value.failures) == ["file"]
     assert store.stored() == {"tree/other": b"1"}
+
+
+@pytest.mark.parametrize("target", ["local", "s3", "wasbs", "gcs", "sftp", "mlflow-artifacts"])
+@pytest.mark.parametrize("size", [10, 20_000_000])
+def test_a_log_that_grows(size: int, target: str, opened: Opened, tmp_path: Path) -> None:
+    """What it was at some time is brought, and more the next time."""
+    store, line = opened(target), b"a line of a log\n"
+    here = plant(tmp_path / "here", {"log": b"#" * size})
+    is_over = threading.Event()
+
+    def write() -> None:
+        with (here / "log").open("ab", buffering=0) as file:
+            while not is_over.is_set():
+                file.write(line)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        mlartifacts.upload(here, store.uri("tree"))
+    finally:
+        is_over.set()
+        writer.join()
+    stored, now = store.stored()["tree/log"], (here / "log").read_bytes()
+    assert size <= len(stored) <= len(now)
+    assert now.startswith(stored)
+    assert (len(stored) - size) % len(line) == 0
+    assert mlartifacts.sync(here, store.uri("tree")).moved == ("log",)
+    assert store.stored() == {"tree/log": now}
 
 
 @pytest.mark.parametrize("name", ["mlflow-artifacts", "http", "sftp", "hdfs"])
