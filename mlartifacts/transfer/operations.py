@@ -496,9 +496,19 @@ def _transfer(
         compared = there if target.keeps_times or overwrite == "newer" else known
         there = there | target.timed(unclear(compared, files, overwrite, 0))
 
+    # By whichever clock.
+    now = max(began, *(file.modified or 0 for each in (files, there) for file in each.values()))
+
     def same(one: File, other: File) -> bool:
-        # The time of what a store made itself tells nothing of what it was made from.
-        is_given = target.keeps_times and same_time(one, other) and not records.denies(one)
+        # The time of what a store made itself tells nothing of what it was made from, and one that
+        # is young is none that was given.
+        is_given = (
+            target.keeps_times
+            and same_time(one, other)
+            and not records.denies(one)
+            and is_settled(one, now, other.unit)
+            and is_settled(other, now, one.unit)
+        )
         is_known = is_given or records.has(one, other)
         # A listed one first: without it, there is nothing to compare.
         listed = one.checksum if target.is_local else other.checksum

@@ -59,6 +59,26 @@ def test_a_change_at_a_store_within_the_second(
         assert other.stored()["copied/metric"] == value
 
 
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd"])
+@pytest.mark.parametrize("is_source", [True, False])
+def test_what_was_written_to_both_places_within_the_second(
+    is_source: bool, name: str, opened: Opened, tmp_path: Path
+) -> None:
+    """The time of the one is not what the other was given."""
+    store: Any = opened(name)
+    store.seed({"tree/metric": b"0.95"})
+    here = plant(tmp_path / "here", {"metric": b"0.97"})
+    young = time.time() + 30  # now, however slow this test is
+    for path in (here / "metric", store.folder / "tree/metric"):
+        os.utime(path, (young, young))
+    ends = [store.uri("tree"), str(here)]
+    source, target = ends if is_source else reversed(ends)
+    mlartifacts.sync(source, target, delete=True)
+    expected = b"0.95" if is_source else b"0.97"
+    assert store.stored() == {"tree/metric": expected}
+    assert found(here) == {"metric": expected}
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_has_not_changed_is_not_moved(target: str, opened: Opened, tmp_path: Path) -> None:
     store = opened(target)
