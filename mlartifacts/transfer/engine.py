@@ -26,7 +26,7 @@ from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.errors import is_final
 from mlartifacts.promises import stoppable
 from mlartifacts.transfer.landing import Damaged, Landing, growing
-from mlartifacts.transfer.outage import Outage
+from mlartifacts.transfer.outage import Outage, about
 from mlartifacts.transfer.pool import Budget, Pool, Stopped, submit_all
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.times import given, same_time, until_settled
@@ -179,6 +179,14 @@ class Engine:
         # By how much the source's clock is ahead, at least.
         self._ahead_of_us = 0.0
 
+    @property
+    def gone(self) -> OSError | None:
+        """Why the target does not answer any more."""
+        error = self._outage.error
+        if self._failing is self._target and isinstance(error, ConnectionError | TimeoutError):
+            return error
+        return None
+
     @functools.cached_property
     def _keeps_times(self) -> bool:
         """Whether the target keeps times; a server is not asked before it has taken a file."""
@@ -300,19 +308,22 @@ class Engine:
     ) -> None:
         """Move small files that are read at once: a thread for each would wait for the others.
 
-        What could not be read is moved `singly`, which may have to wait.
+        What could not be read is moved `singly`, which may have to wait: but for what was waited
+        for in vain.
         """
         with self._budget.holding(2 * sum(file.size for _, file in some)):
             paths = [self._source.path(file.name) for _, file in some]
             starts, ends = [0] * len(paths), [None] * len(paths)
-            came: list[Any]
+            came: list[Any] = [None] * len(paths)
+            begun = self._outage.begin()
             try:
-                came = self._source.fs.cat_ranges(paths, starts, ends, on_error="return")
+                if self._outage.error is None:
+                    came = self._source.fs.cat_ranges(paths, starts, ends, on_error="return")
             except Exception as error:
                 came = [error] * len(paths)
             for (name, file), each in zip(some, came, strict=True):
-                if isinstance(each, bytes):
-                    self._settle(file, name, moved, failures, each)
+                if each is None or isinstance(each, bytes | TimeoutError):
+                    self._settle(file, name, moved, failures, each, begun)
                 else:
                     self._budget.check()
                     failed = each if isinstance(each, Exception) else None
@@ -325,11 +336,13 @@ class Engine:
         moved: list[Moved],
         failures: dict[str, Exception],
         came: bytes | Exception | None = None,
+        begun: int | None = None,
     ) -> None:
-        if self._outage.error is not None:
-            failures[name] = self._outage.error_of(self._failing.path(name))
-        else:
+        if begun is None:
             begun = self._outage.begin()
+        if self._outage.error is not None:
+            failures[name] = about(self._outage.error, self._failing.path(name))
+        else:
             try:
                 moved.append(self._move(file, name, came))
                 self._outage.arrive()

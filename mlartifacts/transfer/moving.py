@@ -60,7 +60,8 @@ def move(
         failures: dict[str, Exception] = {}
         try:
             moved, failures = engine.run(files)
-            failures |= verify(target, [(each.file.name, each) for each in moved], seen, source)
+            arrived = [(each.file.name, each) for each in moved]
+            failures |= verify(target, arrived, seen, source, engine.gone)
         finally:
             for each in engine.moved:
                 name = each.file.name

@@ -497,7 +497,8 @@ def _transfer(
         there = there | target.timed(unclear(compared, files, overwrite, 0))
 
     # By whichever clock.
-    now = max(began, *(file.modified or 0 for each in (files, there) for file in each.values()))
+    times = (file.modified for each in (files, there) for file in each.values())
+    now = max([began, *filter(None, times)])
 
     def same(one: File, other: File) -> bool:
         # The time of what a store made itself tells nothing of what it was made from, and one that

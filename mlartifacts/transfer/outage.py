@@ -9,7 +9,11 @@ from collections.abc import Iterator
 
 from mlartifacts.errors import is_of_store
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "about"]
+
+# How long a file waits, in seconds, for what becomes of those that are on their way when one met
+# silence: the others meet it soon, too, or it was that one's alone.
+_DOUBT = 1.0
 
 
 class Outage:
@@ -29,7 +33,8 @@ class Outage:
         self.error: Exception | None = None
         # Files that arrived, by now and when the last one failed, and failures since.
         self._arrived = self._before = self._in_a_row = 0
-        self._lock = threading.Lock()
+        self._doubted = False
+        self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def watching(self, path: str) -> Iterator[None]:
@@ -40,9 +45,9 @@ class Outage:
         Exception
             The reason, where there is one; what is raised inside.
         """
-        if self.error is not None:
-            raise self.error_of(path)
         begun = self.begin()
+        if self.error is not None:
+            raise about(self.error, path)
         try:
             yield
         except Exception as error:
@@ -51,17 +56,25 @@ class Outage:
         self.arrive()
 
     def begin(self) -> int:
-        """Say that a file begins; the number is for :meth:`fail`."""
-        return self._arrived
+        """Say that a file begins, unless there is an error by then.
+
+        The number is for :meth:`fail`.
+        """
+        with self._changed:
+            if self._doubted:
+                self._changed.wait_for(lambda: not self._doubted, _DOUBT)
+                self._doubted = False
+            return self._arrived
 
     def arrive(self) -> None:
         """Say that a file arrived."""
-        with self._lock:
+        with self._changed:
             self._arrived += 1
+            self._end_doubt()
 
     def fail(self, error: Exception, begun: int) -> None:
         """Say that a file failed."""
-        with self._lock:
+        with self._changed:
             if not is_of_store(error) and not isinstance(error, ConnectionError | TimeoutError):
                 return
             self._in_a_row = 1 if self._before != self._arrived else self._in_a_row + 1
@@ -71,11 +84,19 @@ class Outage:
             is_alone = begun == self._arrived or isinstance(error, TimeoutError)
             if is_first_word or (is_alone and self._in_a_row > 1):
                 self.error = error
+            if self.error is None and isinstance(error, TimeoutError):
+                self._doubted = True
+            else:
+                self._end_doubt()
 
-    def error_of(self, path: str) -> Exception:
-        """The reason, as an error about `path`."""
-        assert self.error is not None
-        error = copy.copy(self.error)
-        if isinstance(error, OSError):
-            error.filename = path
-        return error
+    def _end_doubt(self) -> None:
+        self._doubted = False
+        self._changed.notify_all()
+
+
+def about(error: Exception, path: str) -> Exception:
+    """The same error, about `path`."""
+    error = copy.copy(error)
+    if isinstance(error, OSError):
+        error.filename = path
+    return error

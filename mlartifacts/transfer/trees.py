@@ -24,7 +24,15 @@ from mlartifacts.errors import InvalidURI
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.writing import is_passing, is_temporary
 
-__all__ = ["End", "File", "checksum_of", "folder_of", "listed_with_links", "means_inside", "state_of"]
+__all__ = [
+    "End",
+    "File",
+    "checksum_of",
+    "folder_of",
+    "listed_with_links",
+    "means_inside",
+    "state_of",
+]
 
 _PIECE = 8 * 2**20
 # Files whose listing does not say how long they are.
@@ -198,7 +206,8 @@ class End:
         """Itself, or the places in stores where what lies at a logical one may be."""
         if not hasattr(self.fs, "everywhere"):
             return [self]
-        return [End(*place, self.inside_alone) for place in self.fs.everywhere(self.root)]
+        places = self.fs.everywhere(self.root)
+        return [End(fs, path, self.inside_alone) for fs, path in places]
 
     def _is_below(self, other: End) -> bool:
         # As it is written, too: who logs in otherwise may not be told where links lead.
@@ -509,7 +518,7 @@ class End:
 
 
 def means_inside(place: str | os.PathLike[str]) -> bool:
-    """Whether a URI, or a local path, ends with a slash: it means a directory, and what is in it."""
+    """Whether a URI, or a local path, ends with a slash: it means a directory and what is in it."""
     return os.fspath(place).endswith(("/", os.sep))
 
 

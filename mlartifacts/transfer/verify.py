@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Moved, again, differs
+from mlartifacts.transfer.outage import about
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.trees import End, File
 
@@ -34,6 +35,7 @@ def verify(
     moved: Iterable[tuple[str, Moved]],
     seen: dict[str, File] | None = None,
     source: End | None = None,
+    gone: OSError | None = None,
 ) -> dict[str, Exception]:
     """Compare what was moved with what is listed now, and remove what is wrong.
 
@@ -51,6 +53,8 @@ def verify(
         Takes what is listed of those that are right.
     source : End, optional
         Where they came from, which is asked of those that the store copied itself.
+    gone : OSError, optional
+        Why the target does not answer any more: it is not asked.
 
     Returns
     -------
@@ -60,8 +64,7 @@ def verify(
     moved = list(moved)
     asked = [name for name, each in moved if not each.arrived]
     listed: Mapping[str, File] = {}
-    gone: OSError | None = None
-    if len(asked) > _ASKED_ONE_BY_ONE and not target.is_local:
+    if gone is None and len(asked) > _ASKED_ONE_BY_ONE and not target.is_local:
         try:
             listed = again(lambda: _listed(target, asked))
         except PermissionError:
@@ -72,7 +75,7 @@ def verify(
     for name, each in moved:
         try:
             if gone is not None and not each.arrived:
-                raise gone
+                raise about(gone, target.path(name))
             there = each.file if each.arrived else listed.get(name)
             if there is None:  # or its directory is a link, which a listing does not follow
                 there = _looked_at(target, name, each)

@@ -400,6 +400,70 @@ def test_a_silence_is_waited_for_once(
     assert 0 < len(in_vain) <= engine._RANGES_AT_ONCE
 
 
+class SilenceSoon(Silence):
+    """The same, once some files have passed, and with the number of requests by then."""
+
+    files = requests = 0
+
+    def relative_update(self, inc: int = 1) -> None:
+        self.files += 1
+        if self.files > 20:
+            self.requests = self.requests or len(self.wire.bulk.requests)
+            super().relative_update(inc)
+
+
+@pytest.mark.parametrize("is_upload", [True, False])
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "mlflow-artifacts"])
+@pytest.mark.xdist_group("mlflow")
+def test_many_files_of_a_server_that_falls_silent(
+    name: str,
+    is_upload: bool,
+    line: Callable[[str], Line],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All that are on their way wait for it at once, and nothing is asked of it after that."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    for constant in ("_AT_ONCE", "_CARRIED_AT_ONCE"):
+        monkeypatch.setattr(engine, constant, 4)
+    wire, tree = line(name), {f"{number:03}": b"x" * 1000 for number in range(60)}
+    if is_upload:
+        ends = str(plant(tmp_path / "here", tree)), wire.uri("tree")
+    else:
+        wire.store.seed({f"tree/{each}": data for each, data in tree.items()})
+        ends = wire.uri("tree"), str(tmp_path / "there")
+    silence = SilenceSoon(wire)
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.copy(*ends, callback=silence)
+    assert all(isinstance(each, TimeoutError) for each in caught.value.failures.values())
+    assert len(caught.value.failures) > 30
+    assert 0 < len(wire.bulk.requests) - silence.requests <= 4
+
+
+def test_many_files_of_an_sftp_server_that_falls_silent(
+    line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in groups, each by one call."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    wire = line("sftp")
+    wire.store.seed({f"tree/{number:03}": b"x" * 1000 for number in range(300)})
+    silence = SilenceSoon(wire)
+    after: list[list[str]] = []
+    fs, _ = mlartifacts.url_to_fs(wire.uri())
+    read = type(fs).cat_ranges
+
+    def counting(self: object, paths: list[str], *args: object, **kwargs: object) -> object:
+        if silence.connections is not None:
+            after.append(paths)
+        return read(self, paths, *args, **kwargs)
+
+    monkeypatch.setattr(type(fs), "cat_ranges", counting)
+    with pytest.raises(TransferError) as caught:
+        mlartifacts.download(wire.uri("tree"), tmp_path / "there", callback=silence)
+    assert len(caught.value.failures) > 100
+    assert len(after) <= engine._AT_ONCE // 2
+
+
 # ---- A line that lags --------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import errno
 import urllib.parse
@@ -69,6 +70,24 @@ def failures(act: Callable[[], object]) -> dict[str, Any]:
     assert all(cause.filename.endswith(name) for name, cause in found.items())
     assert len({id(cause) for cause in found.values()}) == len(MANY)
     return found
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_file_that_met_silence_is_followed_when_more_is_known(is_silent: bool) -> None:
+    """And by none at all, if the others that are on their way met it, too."""
+    outage = Outage()
+    begun = [outage.begin() for _ in range(2)]
+    outage.fail(TimeoutError("no answer"), begun[0])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        next_one = pool.submit(outage.begin)
+        assert not concurrent.futures.wait([next_one], 0.05).done
+        if is_silent:
+            outage.fail(TimeoutError("no answer"), begun[1])
+        else:
+            outage.arrive()
+        next_one.result()
+        assert (outage.error is not None) == is_silent
+        outage.begin()  # which does not wait
 
 
 # ---- What is wrong for all ---------------------------------------------------------------
