@@ -73,7 +73,7 @@ TOO_LARGE = (
 
 # The operations that talk to a store. Everything else in fsspec is made of these.
 _OPERATIONS = (
-    "info ls cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
+    "info ls find cat_file pipe_file put_file get_file rm_file rm rmdir cp_file mv mv_file mkdir"
     " makedirs touch created modified expand_path"
 ).split()
 

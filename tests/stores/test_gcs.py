@@ -15,10 +15,11 @@ from gcsfs.core import GCSFileSystem
 
 import mlartifacts
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.uri import parse
 from tests.servers import reverse_proxy, tcp_proxy
+from tests.servers.reverse_proxy import Answer
 
 URI = "gs://bucket/run/model"
 TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
@@ -537,6 +538,129 @@ def test_a_denied_deletion_among_many(fs, bucket, monkeypatch):
     fs.pipe_file(f"{bucket}/tree/one", b"x")
     with pytest.raises(PermissionError, match="No deleting"):
         fs.rm(f"{bucket}/tree", recursive=True)
+
+
+@pytest.fixture
+def front(gcs_emulator, bucket, monkeypatch):
+    """What stands between the emulator and us."""
+    with reverse_proxy.serve(gcs_emulator.url) as front:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+        yield front
+
+
+HTML = b"<!DOCTYPE html><html><title>Log in to this network</title></html>"
+PAGE = Answer(200, HTML, {"Content-Type": "text/html"})
+LARGE = bytes(5 * MIB + 1)
+READS = {
+    "ls": lambda fs, path: fs.ls(path),
+    "find": lambda fs, path: fs.find(path),
+    "glob": lambda fs, path: fs.glob(f"{path}/*"),
+    "du": lambda fs, path: fs.du(path),
+    "walk": lambda fs, path: list(fs.walk(path)),
+    "info": lambda fs, path: fs.info(path),
+    "info of a bucket": lambda fs, path: fs.info(path.partition("/")[0]),
+    "exists": lambda fs, path: fs.exists(path),
+    "isdir": lambda fs, path: fs.isdir(path),
+    "cat": lambda fs, path: fs.cat(path),
+    "cat_file": lambda fs, path: fs.cat_file(path),
+    "cat_file of a range": lambda fs, path: fs.cat_file(path, 0, 1),
+    "get_file": lambda fs, path: fs.get_file(path, "never"),
+    "open": lambda fs, path: fs.open(path).read(),
+}
+WRITES = {
+    "pipe_file": lambda fs, path: fs.pipe_file(path, b"new"),
+    "pipe_file of a large one": lambda fs, path: fs.pipe_file(path, LARGE),
+    "write": lambda fs, path: written(fs, path, b"new"),
+    "write a large one": lambda fs, path: written(fs, path, LARGE),
+    "write full blocks": lambda fs, path: written(fs, path, LARGE[:-1]),
+}
+OTHERS = {
+    "rm_file": lambda fs, path: fs.rm_file(path),
+    "rm": lambda fs, path: fs.rm(path),
+    "rm -r": lambda fs, path: fs.rm(path, recursive=True),
+    "cp_file": lambda fs, path: fs.cp_file(path, f"{path}-copy"),
+    "cp": lambda fs, path: fs.cp(path, f"{path}-copy"),
+    "cp onto": lambda fs, path: fs.cp_file(f"{path}-new", path),
+    "mv": lambda fs, path: fs.mv(path, f"{path}-copy"),
+    "rmdir": lambda fs, path: fs.rmdir(path.partition("/")[0]),
+}
+
+
+def written(fs, path, data):
+    with fs.open(path, "wb") as file:
+        file.write(data)
+
+
+def of(acts):
+    return [pytest.param(act, id=name) for name, act in acts.items()]
+
+
+@pytest.fixture
+def old(fs, bucket):
+    """An object that is there, and what may take its place."""
+    fs.pipe({f"{bucket}/dir/old": b"old", f"{bucket}/dir/old-new": b"new"})
+    return f"{bucket}/dir/old"
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("act", of(READS | WRITES | OTHERS))
+def test_a_page_is_no_answer(front, old, act, status, monkeypatch):
+    """Of a portal, or a proxy that wants a login; nor is it a word on a file that is missing."""
+    monkeypatch.setenv(UPLOAD, str(MIB))
+    fs = mlartifacts.filesystem("gs")
+    front.answer = lambda request: Answer(status, HTML, PAGE.headers)
+    with pytest.raises(OSError, match=f"not Google.*{status}.*Log in to this network") as caught:
+        act(fs, old)
+    assert type(caught.value) is OSError
+    assert caught.value.filename.startswith(old.partition("/")[0])
+    front.answer = lambda request: None
+    assert fs.cat_file(old) == b"old"
+
+
+@pytest.mark.parametrize("act", of(WRITES))
+def test_a_page_is_no_end_of_an_upload(front, old, act, monkeypatch):
+    monkeypatch.setenv(UPLOAD, str(MIB))
+    fs = mlartifacts.filesystem("gs")
+    front.answer = lambda request: PAGE if is_last(request) else None
+    with pytest.raises(OSError, match="not Google"):
+        act(fs, old)
+    front.answer = lambda request: None
+    assert fs.cat_file(old) == b"old"
+
+
+def is_last(request):
+    """Whether it brings the last of an object."""
+    said = request.headers.get("Content-Range", "/1" if "multipart" in request.path else "/*")
+    return request.method == "POST" and not said.endswith("/*")
+
+
+PARTS = {
+    "page": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + HTML),
+    "page for a missing one": (b"HTTP/1.1 404 Not Found\r\n\r\n" + HTML),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("batch", ["each", "page", *PARTS, "fewer parts"])
+def test_a_page_is_no_deletion(front, fs, bucket, batch, monkeypatch):
+    monkeypatch.setattr(type(fs), "on_google", batch != "each")
+    fs.pipe({f"{bucket}/tree/{name}": b"x" for name in "abc"})
+    part = b"--x\r\nContent-Type: application/http\r\n\r\n" + PARTS.get(batch, b"")
+    count = 2 if batch == "fewer parts" else 3
+    mixed = Answer(200, part * count + b"--x--", {"Content-Type": "multipart/mixed; boundary=x"})
+
+    def answer(request):
+        if request.path.startswith("/batch/"):
+            return PAGE if batch == "page" else mixed
+        return PAGE if request.method == "DELETE" else None
+
+    front.answer = answer
+    with pytest.raises(TransferError, match="not Google") as caught:
+        mlartifacts.delete(f"gs://{bucket}/tree", include="**")
+    assert set(caught.value.failures) == set("abc")
+    with pytest.raises(OSError, match="not Google"):
+        mlartifacts.filesystem("gs").rm(f"{bucket}/tree", recursive=True)
+    assert len(fs.find(bucket)) == 3
 
 
 # ---- With MLflow -------------------------------------------------------------------------

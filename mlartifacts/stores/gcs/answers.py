@@ -1,0 +1,97 @@
+"""Which answers are Google's, and which come from something between Google and this machine."""
+
+from __future__ import annotations
+
+import email.message
+import errno
+import re
+from collections.abc import Iterator
+
+import aiohttp
+from gcsfs.retry import validate_response
+
+__all__ = ["deletions", "refuse_page"]
+
+_BATCH = "/batch/storage/v1"
+_STATUS = re.compile(r"HTTP/[\d.]+ (\d+)")
+
+
+async def refuse_page(answer: aiohttp.ClientResponse) -> None:
+    """Refuse what Google would not answer: the page of a portal, or of a proxy that wants a login.
+
+    Raises
+    ------
+    OSError
+        ``EPROTO``.
+    """
+    if answer.status >= 400 and answer.status != 404:
+        return  # an error, whoever answers
+    if answer.status != 404 and answer.url.query.get("alt") == "media":
+        # Emulators leave some headers of Google's out; no page comes as a part of an object.
+        is_page = answer.status != 206 and answer.content_type == "text/html"
+        if not (is_page and not any(each.lower().startswith("x-goog-") for each in answer.headers)):
+            return
+    elif _is_googles(answer, (await answer.read()).strip()):
+        return
+    raise _other(answer.status, await answer.read())
+
+
+def _is_googles(answer: aiohttp.ClientResponse, said: bytes) -> bool:
+    if answer.status == 404:
+        return not said.startswith(b"<")
+    asked = answer.url.query
+    if answer.url.path.endswith(_BATCH):
+        return answer.content_type == "multipart/mixed"
+    if "upload_id" in asked and answer.status == 308:
+        return True
+    if asked.get("uploadType") == "resumable" and "upload_id" not in asked:
+        return "Location" in answer.headers
+    if answer.method == "DELETE" and said in {b"", b"null"}:
+        return True  # 204; of an emulator, 200
+    return said.startswith(b"{") and b'"storage#' in said
+
+
+def deletions(kind: str, said: bytes, paths: list[str]) -> Iterator[Exception | None]:
+    """Why each object of a batch was not deleted; ``None`` where it was.
+
+    Parameters
+    ----------
+    kind : str
+        The answer's ``Content-Type``.
+    said : bytes
+        The answer.
+    paths : list of str
+        The objects, in the order of the request.
+
+    Raises
+    ------
+    OSError
+        ``EPROTO``: it does not say something of each.
+    """
+    header = email.message.Message()
+    header["Content-Type"] = kind
+    parts = said.decode(errors="replace").split(f"--{header.get_boundary()}")[1:-1]
+    if len(parts) != len(paths):
+        raise _other(200, said)
+    for path, part in zip(paths, parts, strict=True):
+        status = _STATUS.search(part)
+        body = part[status.end() if status else 0 :].replace("\r\n", "\n").partition("\n\n")[2]
+        yield _deletion(int(status[1]) if status else 0, body.strip(), path)
+
+
+def _deletion(status: int, body: str, path: str) -> Exception | None:
+    if status == 204:
+        return None
+    if status < 400 or (status == 404 and body.startswith("<")):
+        return _other(status, body.encode())
+    try:
+        validate_response(status, body, path)
+    except Exception as error:
+        return error
+    return None  # pragma: no cover
+
+
+def _other(status: int, said: bytes) -> OSError:
+    begin = " ".join(said[:200].decode(errors="replace").split())
+    reason = f"what answers is not Google Cloud Storage ({status}): {begin!r}"
+    return OSError(errno.EPROTO, reason)
