@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import collections
 import hashlib
 import itertools
+import json
 import random
 import re
 import urllib.parse
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import google_crc32c
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -21,6 +24,7 @@ from fsspec.callbacks import Callback
 import mlartifacts
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind
 from mlartifacts.errors import TransferError
+from mlartifacts.transfer import engine
 from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.reverse_proxy import Answer, Request, Reverse
@@ -74,8 +78,13 @@ def behind(
 
 @pytest.mark.parametrize(("store", "name"), CASES)
 def test_what_is_uploaded(
-    behind: Callable[[str], tuple[Harbour, Reverse]], store: str, name: str, tmp_path: Path
+    behind: Callable[[str], tuple[Harbour, Reverse]],
+    store: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(engine, "_WAIT", 0.02)
     harbour, network = behind(store)
     here = plant(tmp_path / "here", {name: MARKED[name], "other": b"of no mark"})
     network.damage = changed
@@ -87,6 +96,90 @@ def test_what_is_uploaded(
     network.damage = once(changed)
     mlartifacts.upload(here, harbour.uri("tree"))
     assert harbour.stored()[f"tree/{name}"] == MARKED[name]
+
+
+class Google:
+    """Compares the checksum that ends an upload in parts, as the emulator does not.
+
+    That of one in a single request, it does.
+    """
+
+    def __init__(self, network: Reverse, damage: Callable[[bytes], bytes] = bytes) -> None:
+        self._damage = damage
+        self._bodies: dict[bytes, bytes] = {}
+        self._uploads: dict[str, bytes] = collections.defaultdict(bytes)
+        self.compared = 0
+        network.damage, network.answer = self._arrives, self._compare
+
+    def _arrives(self, body: bytes) -> bytes:
+        arrived = self._damage(body)
+        self._bodies[hashlib.sha256(arrived).digest()] = arrived
+        return arrived
+
+    def _compare(self, request: Request) -> Answer | None:
+        upload = request.path.partition("upload_id=")[2]
+        if not upload or request.method == "DELETE":
+            return None
+        self._uploads[upload] += self._bodies[request.sha256]
+        said = {name.lower(): value for name, value in request.headers.items()}
+        arrived = self._uploads[upload]
+        if said["content-range"].partition("/")[2] != str(len(arrived)):
+            return None
+        crc = base64.b64encode(google_crc32c.Checksum(arrived).digest()).decode()
+        sent = said["x-goog-hash"].removeprefix("crc32c=")
+        self.compared += 1
+        if sent == crc:
+            return None
+        message = f'Provided CRC32C "{sent}" doesn\'t match calculated CRC32C "{crc}".'
+        error = {"code": 400, "message": message, "errors": [{"reason": "invalid"}]}
+        return Answer(400, json.dumps({"error": error}).encode())
+
+
+def _written(fs: Any, path: str, local: Path) -> None:
+    with fs.open(path, "wb") as file:
+        file.write(local.read_bytes())
+
+
+def _flushed(fs: Any, path: str, local: Path) -> None:
+    """All parts are gone when it ends."""
+    with fs.open(path, "wb", block_size=2**18) as file:
+        file.write(local.read_bytes())
+        file.write(bytes(-local.stat().st_size % 2**18))
+
+
+UPLOADS = {
+    "upload": lambda fs, path, local: mlartifacts.upload(local, f"gs://{path}"),
+    "pipe_file": lambda fs, path, local: fs.pipe_file(path, local.read_bytes()),
+    "put_file": lambda fs, path, local: fs.put_file(local, path),
+    "open": _written,
+    "open, flushed": _flushed,
+}
+
+
+@pytest.mark.parametrize("act", UPLOADS)
+@pytest.mark.parametrize("name", MARKED)
+def test_google_keeps_an_object_of_which_another_arrives_damaged(
+    behind: Callable[[str], tuple[Harbour, Reverse]],
+    act: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harbour, network = behind("gcs")
+    monkeypatch.setenv("MLFLOW_GCS_UPLOAD_CHUNK_SIZE", str(4 * 2**20))
+    monkeypatch.setattr(engine, "_WAIT", 0.02)
+    plant(tmp_path, {name: MARKED[name]})
+    harbour.seed({f"tree/{name}": b"old"})
+    fs, path = mlartifacts.url_to_fs(harbour.uri(f"tree/{name}"))
+    google = Google(network, changed)
+    with pytest.raises(OSError, match="other bytes arrived than were sent"):
+        UPLOADS[act](fs, path, tmp_path / name)
+    assert harbour.stored() == {f"tree/{name}": b"old"}
+    google = Google(network)
+    UPLOADS[act](fs, path, tmp_path / name)
+    assert harbour.stored()[f"tree/{name}"].startswith(MARKED[name])
+    assert google.compared == (name == "large" or act.startswith("open"))
+    assert fs._uploads.known == {}
 
 
 @pytest.mark.parametrize(("store", "name"), CASES)

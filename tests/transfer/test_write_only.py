@@ -110,6 +110,22 @@ def test_a_run_in_a_bucket_that_shows_nothing(
     }
 
 
+def test_a_google_bucket_that_shows_nothing(
+    opened: Opened, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google = opened("gcs")
+    denied = b'{"error": {"code": 403, "message": "no access"}}'
+    with reverse_proxy.serve(google.server.url) as proxy:
+        proxy.answer = lambda r: Answer(403, denied) if r.method == "GET" else None
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        mlartifacts.upload(here / "large.bin", google.uri("single/large.bin"))
+        mlartifacts.upload(here, google.uri("tree"))
+    assert google.stored() == {
+        "single/large.bin": TREE["large.bin"],
+        **{f"tree/{name}": data for name, data in TREE.items()},
+    }
+
+
 @pytest.mark.parametrize("permission", ["cw", "w"])
 def test_a_container_that_shows_nothing(
     permission: str, opened: Opened, here: Path, monkeypatch: pytest.MonkeyPatch

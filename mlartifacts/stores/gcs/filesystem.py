@@ -37,6 +37,7 @@ with STORE.driver():
 
     from mlartifacts.network import sockets, with_proxy
     from mlartifacts.stores.gcs.answers import deletions, refuse_page
+    from mlartifacts.stores.gcs.uploads import Uploads, whole
 
 __all__ = ["GCSArtifactFileSystem"]
 
@@ -56,15 +57,14 @@ Content-Length: 0\r
 \r
 """
 
-# What gcsfs ends an upload in one request with.
-_LAST = b"\n--==0==--"
-
 # Google unpacks an object with the content encoding gzip for whoever does not take it packed.
 _AS_STORED = {"Accept-Encoding": "gzip"}
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 # The URL of an upload that begins; that of one which goes on has an id.
 _NEW_OBJECT = re.compile(r"/upload/storage/v1/b/(?!.*[?&]upload_id=)")
+# A checksum that was sent, and is of other bytes.
+_DAMAGED = "doesn't match calculated"
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="
@@ -75,14 +75,15 @@ async def _ask(
     self: Any, method: str, path: str, *args: Any, data: Any = None, **kwargs: Any
 ) -> Any:
     if kwargs.get("uploadType") == "multipart":
-        data = _framed(data)
+        data = whole(data)
+    part = self._uploads.part(path, data, kwargs) if "upload_id=" in path else None
     if isinstance(data, bytes | bytearray | memoryview) and len(data) > _LARGE:
         data = io.BytesIO(data)  # aiohttp sends it piece by piece, and warns of large bytes
     if "alt=media" in path:
         kwargs["headers"] = {**_AS_STORED, **(kwargs.get("headers") or {})}
     try:
         with _for_good():
-            return await GCSFileSystem._request.__wrapped__(
+            answer = await GCSFileSystem._request.__wrapped__(
                 self, method, path, *args, data=data, **kwargs
             )
     except Exception:
@@ -91,19 +92,9 @@ async def _ask(
             # within a week; to cancel it at once is a courtesy, and what went wrong counts.
             return 499, {}, None, b""
         raise
-
-
-def _framed(body: bytes) -> bytes:
-    """The parts of an upload, ended as MIME has it.
-
-    gcsfs ends them by a bare LF. After a file that ends with CR, a server takes both for the end
-    of the line, and stores the file without its last byte.
-    """
-    # A boundary, a header, nothing and the name, a boundary, a header, nothing: and the file.
-    *head, rest = body.split(b"\n", 7)
-    if len(head) < 7 or not rest.endswith(_LAST):
-        return body  # a gcsfs that does otherwise
-    return b"\r\n".join([*head, rest[: -len(_LAST)], _LAST.strip()])
+    if part is not None:
+        part.taken(answer[0], answer[1])
+    return answer
 
 
 async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -151,6 +142,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     _get_file_concurrent = GCSFileSystem._get_file_concurrent.__wrapped__
 
     def _driver_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        self._uploads = Uploads()
         self.upload_chunk_size: int = options.pop("upload_chunk_size")
         self.download_chunk_size: int = options.pop("download_chunk_size")
         seconds = options.get("requests_timeout")
@@ -215,6 +207,9 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
                 return OSError(errno.ESTALE, "the object has changed", path)
             if code == 413:
                 return OSError(errno.EFBIG, TOO_LARGE, path)
+            if code == 400 and _DAMAGED in reason:
+                reason = "other bytes arrived than were sent (their checksum differs)"
+                return OSError(errno.EIO, reason, path)
             known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
             return OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
         if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):
@@ -299,6 +294,10 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         return data
 
     # ---- Writing -------------------------------------------------------------------------
+
+    def checks_uploads(self, path: str) -> bool:
+        """Always: each upload has its CRC32C, in parts at the end."""
+        return True
 
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
         if "x" in mode and self.exists(path):
