@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import logging
 import os
 import pickle
 import threading
@@ -661,6 +662,27 @@ def test_a_page_is_no_deletion(front, fs, bucket, batch, monkeypatch):
     with pytest.raises(OSError, match="not Google"):
         mlartifacts.filesystem("gs").rm(f"{bucket}/tree", recursive=True)
     assert len(fs.find(bucket)) == 3
+
+
+def test_nothing_is_logged_where_nobody_listens(front, fs, bucket, monkeypatch, capsys):
+    """gcsfs says what it raises, which Python prints where no logger has a handler."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    front.answer = lambda request: Answer(413) if request.method == "POST" else None
+    fs = mlartifacts.filesystem("gs")
+
+    def fail():
+        with pytest.raises(OSError, match="413"):
+            fs.pipe_file(f"{bucket}/file", b"x")
+        with pytest.raises(OSError, match="413"):
+            fs.mv_file(f"{bucket}/one", f"{bucket}/two")
+
+    fail()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])
+    fail()
+    said = capsys.readouterr().err
+    assert "Failed to move file" in said
+    assert "Traceback" in said
 
 
 # ---- With MLflow -------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from fsspec.callbacks import Callback
 import mlartifacts
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
+from mlartifacts.stores.gcs import filesystem as gcs
 from mlartifacts.transfer import engine
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Ftp, Harbour, Http
@@ -49,14 +50,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less between two tries, whoever tries again."""
     monkeypatch.setattr(engine, "_WAIT", 0.02)
     monkeypatch.setattr(azure._Retry, "get_backoff_time", lambda self, settings: 0.02)
+    monkeypatch.setattr(gcs, "_WAIT", 0.02)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 
 @pytest.fixture
-def faint(impatient: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try twice; gcsfs tries three times itself, and waits for seconds in between."""
-    monkeypatch.setattr(engine, "_TRIES", 1 if name == "gcs" else 2)
+def faint(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try twice."""
+    monkeypatch.setattr(engine, "_TRIES", 2)
 
 
 def below(tree: dict[str, bytes]) -> dict[str, bytes]:

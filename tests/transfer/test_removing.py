@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import mlartifacts
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
+from mlartifacts.stores.gcs import filesystem as gcs
 from mlartifacts.transfer import engine, removing
 from mlartifacts.writing import is_temporary
 from tests.conftest import interrupt
@@ -32,6 +34,7 @@ TREE = {"tree/a": b"1", "tree/b": b"2", "tree/c/d": b"3", "tree/e": b"4"}
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_WAIT", 0.02)
     monkeypatch.setattr(azure._Retry, "get_backoff_time", lambda self, settings: 0.02)
+    monkeypatch.setattr(gcs, "_WAIT", 0.02)
 
 
 @pytest.fixture
@@ -112,6 +115,42 @@ def test_a_server_that_is_busy(
     mlartifacts.delete(blobs.uri("tree"), include=include)
     assert len(asked) == 4
     assert not {"tree/b"} & blobs.stored().keys()
+
+
+@pytest.mark.parametrize("batches", [False, True], ids=["one by one", "in batches"])
+def test_a_google_that_stays_busy(
+    batches: bool, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is asked for as often as by one call, and no more."""
+    store: Any = opened("gcs")
+    store.seed({"tree/a": b"1", "tree/b": b"2"})
+    monkeypatch.setattr(gcs.GCSArtifactFileSystem, "on_google", batches)
+    part = b"--x\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 503 Busy\r\n\r\n"
+
+    def answer(request: Request) -> Answer | None:
+        if request.path.startswith("/batch/"):
+            parts = part * request.begin.count(b"DELETE ")
+            return Answer(200, parts + b"--x--", {"Content-Type": "multipart/mixed; boundary=x"})
+        return Answer(503) if request.method == "DELETE" else None
+
+    with reverse_proxy.serve(store.server.url) as front:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", front.url)
+        front.answer = answer
+        fs, root = mlartifacts.url_to_fs(store.uri("tree"))
+        with pytest.raises(TransferError, match="Google says 503") as caught:
+            mlartifacts.delete(store.uri("tree"), include="**")
+        assert set(caught.value.failures) == {"a", "b"}
+        with pytest.raises(OSError, match="Google says 503"):
+            fs.rm(root, recursive=True)
+        asked = collections.Counter(each.path for each in front.asked("DELETE", "%2F"))
+        assert [*asked.values()] == [2 * (1 + gcs._RETRIES)] * 2
+        assert len(front.asked("POST", "/batch/")) == 2 * batches
+        passing, _ = busy("DELETE", "%2F", 3)
+        front.answer = lambda request: (
+            answer(request) if "/batch/" in request.path else passing(request)
+        )
+        fs.rm(root, recursive=True)
+        assert store.stored() == {}
 
 
 def test_a_listing_in_the_end_that_fails_once(blobs: Any, front: Reverse, tmp_path: Any) -> None:

@@ -8,15 +8,17 @@ import errno
 import functools
 import io
 import json
+import logging
 import os
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from glob import has_magic
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
+from mlartifacts.errors import InvalidConfig, InvalidURI, final, of_store
 from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.reading import UNPACKED
 from mlartifacts.stores.gcs import STORE
@@ -33,7 +35,7 @@ with STORE.driver():
     # Not the package's own name for it: that class asks every bucket's kind over gRPC first, and
     # waits a minute for an endpoint that speaks none.
     from gcsfs.core import GCSFileSystem, quote
-    from gcsfs.retry import HttpError, NonRetryableError, is_retriable, retry_request
+    from gcsfs.retry import HttpError, NonRetryableError, errs, is_retriable, logger
 
     from mlartifacts.network import sockets, with_proxy
     from mlartifacts.stores.gcs.answers import deletions, refuse_page
@@ -41,7 +43,15 @@ with STORE.driver():
 
 __all__ = ["GCSArtifactFileSystem"]
 
+T = TypeVar("T")
+
+# gcsfs logs what it raises, and has no handler: Python would print it where nobody set up logging.
+logger.addHandler(logging.NullHandler())
+
 _LARGE = 2**20
+
+_RETRIES = 4  # of a server that is busy, or a connection that was lost
+_WAIT = 0.5  # seconds before the second try, at most; twice as long before each further one
 
 # How many objects Google deletes by one request.
 _DELETED_AT_ONCE = 100
@@ -71,6 +81,31 @@ _LOGIN = (
 )
 
 
+def _retried(
+    method: Callable[..., Coroutine[Any, Any, T]],
+) -> Callable[..., Coroutine[Any, Any, T]]:
+    """Try again what gcsfs would, but soon; its own waits are one to three seconds, and more."""
+
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await method(*args, **kwargs)
+            except Exception as error:
+                if tries > _RETRIES or not is_retriable(error):
+                    if not isinstance(error, FileNotFoundError | FileExistsError):
+                        logger.exception("a request failed")
+                    raise
+                logger.debug("a request is sent again after: %s", error)
+            longest = _WAIT * 2 ** (tries - 1)
+            await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+
+    return call
+
+
+@_retried
 async def _ask(
     self: Any, method: str, path: str, *args: Any, data: Any = None, **kwargs: Any
 ) -> Any:
@@ -97,6 +132,7 @@ async def _ask(
     return answer
 
 
+@_retried
 async def _download(self: Any, *args: Any, **kwargs: Any) -> Any:
     kwargs["headers"] = {**_AS_STORED, **(kwargs.get("headers") or {})}
     with _for_good():
@@ -136,8 +172,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
     lists_flat = True
     session_kwargs: dict[str, Any]
 
-    _request = retry_request(retries=3)(_ask)
-    _get_file_request = retry_request(retries=3)(_download)
+    _request = _ask
+    _get_file_request = _download
     # It is made of the two above; gcsfs repeats it as well, six times six times.
     _get_file_concurrent = GCSFileSystem._get_file_concurrent.__wrapped__
 
@@ -210,8 +246,11 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             if code == 400 and _DAMAGED in reason:
                 reason = "other bytes arrived than were sent (their checksum differs)"
                 return OSError(errno.EIO, reason, path)
+            if code == 400 and "requester pays" in reason:
+                reason = f"{reason} (pass requester_pays=)"
             known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
-            return OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
+            meant = OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
+            return final(meant) if code in errs else meant  # it was tried again
         if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):
             return ConnectionError(errno.ECONNABORTED, text or type(error).__name__, path)
         return None
@@ -437,6 +476,8 @@ def _answer(error: Exception) -> tuple[int, str]:
     reason = text.split("\n")[-1]
     if isinstance(error, HttpError):
         return int(error.code or 0), reason
+    if isinstance(error, requests.exceptions.ProxyError):
+        return 502, reason or "bad gateway"
     if text.startswith("Forbidden"):
         return 403, reason
     if isinstance(error, ValueError) and text.startswith("Bad Request"):
