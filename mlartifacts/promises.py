@@ -601,6 +601,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _explain(self, error: Exception, path: Any) -> Exception:
         """The builtin that says what `error` means for `path`."""
         name = path if isinstance(path, str) else str(path)
+        if isinstance(error, FSTimeoutError) and isinstance(error.__cause__, TimeoutError):
+            error = error.__cause__  # fsspec's own, in its place, has no words
         if isinstance(error, ArtifactError):
             return error
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:

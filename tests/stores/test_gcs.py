@@ -18,6 +18,7 @@ import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.stores.gcs import STORE
+from mlartifacts.stores.gcs import filesystem as gcs
 from mlartifacts.uri import parse
 from tests.servers import reverse_proxy, tcp_proxy
 from tests.servers.reverse_proxy import Answer
@@ -662,6 +663,43 @@ def test_a_page_is_no_deletion(front, fs, bucket, batch, monkeypatch):
     with pytest.raises(OSError, match="not Google"):
         mlartifacts.filesystem("gs").rm(f"{bucket}/tree", recursive=True)
     assert len(fs.find(bucket)) == 3
+
+
+@pytest.mark.parametrize("act", of({name: READS[name] for name in ("find", "info")} | WRITES))
+def test_a_silence_within_an_answer(proxy, old, act, monkeypatch):
+    monkeypatch.setenv(TIMEOUT, "1")
+    monkeypatch.setenv(UPLOAD, str(MIB))
+    fs = mlartifacts.filesystem("gs")
+    proxy.reset()
+    proxy.swallow_after = 20
+    with pytest.raises(TimeoutError, match="no answer in time") as caught:
+        act(fs, old)
+    assert caught.value.filename == old
+
+
+@pytest.mark.parametrize("act", of(READS | OTHERS))
+def test_a_cut_within_an_answer(proxy, old, act, monkeypatch):
+    monkeypatch.setattr(gcs, "_WAIT", 0.01)
+    fs = mlartifacts.filesystem("gs")
+    proxy.reset()
+    proxy.most = 20
+    with pytest.raises(ConnectionError) as caught:
+        act(fs, old)
+    assert caught.value.filename.startswith(old.partition("/")[0])
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-5], lambda body: rename(body, b"name")])
+@pytest.mark.parametrize("act", of({name: READS[name] for name in ("ls", "find", "info", "open")}))
+def test_a_damaged_answer(front, fs, old, act, damage):
+    fs = mlartifacts.filesystem("gs")
+    front.damage = lambda body: damage(body) if b'"storage#object' in body else body
+    with pytest.raises(OSError, match="Google's answer") as caught:
+        act(fs, old)
+    assert caught.value.filename == old
+
+
+def rename(body, field):
+    return body.replace(b'"%b":' % field, b'"%b":' % field[::-1])
 
 
 def test_nothing_is_logged_where_nobody_listens(front, fs, bucket, monkeypatch, capsys):

@@ -223,6 +223,8 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
 
     def _translate(self, error: Exception, path: str) -> Exception | None:
         text = str(error).strip()
+        if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            return OSError(errno.EIO, f"Google's answer is damaged: {text}", path)
         if isinstance(error, google.auth.exceptions.TransportError):
             return ConnectionError(errno.ECONNABORTED, f"no token came: {text}", path)
         code, reason = _answer(error)
@@ -256,6 +258,13 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         return None
 
     # ---- Looking -------------------------------------------------------------------------
+
+    def _process_object(self, bucket: str, object_metadata: Any) -> Any:
+        try:
+            return super()._process_object(bucket, object_metadata)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = f"Google's answer has an entry that is none: {object_metadata!r:.200}"
+            raise OSError(errno.EIO, reason) from error
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         clean = self._strip_protocol(path)
