@@ -285,6 +285,24 @@ def test_missing_bucket(fs):
     assert not fs.exists("not-there/file")
 
 
+def test_a_copy_to_a_missing_bucket(proxy, bucket):
+    fs = mlartifacts.filesystem("gs")
+    fs.pipe({f"{bucket}/tree/{number}": b"x" for number in range(60)})
+    for act in (fs.cp_file, fs.cp, fs.mv):
+        with pytest.raises(FileNotFoundError, match="no bucket 'not-there'") as caught:
+            act(f"{bucket}/tree/1", "not-there/copy")
+        assert caught.value.filename == "not-there/copy"
+    with pytest.raises(FileNotFoundError, match="No such file") as caught:
+        fs.cp_file(f"{bucket}/missing", f"{bucket}/copy")
+    assert caught.value.filename == f"{bucket}/missing"
+    proxy.requests.clear()
+    with pytest.raises(TransferError, match="no bucket 'not-there'") as caught:
+        mlartifacts.copy(f"gs://{bucket}/tree", "gs://not-there/copy")
+    assert len(caught.value.failures) == 60
+    # Those that were on their way are answered, too.
+    assert len([each for each in proxy.requests if "rewriteTo" in each.target]) < 40
+
+
 def test_large_file_in_chunks(fs, bucket, monkeypatch):
     monkeypatch.setenv(UPLOAD, str(MIB))
     monkeypatch.setenv(DOWNLOAD, str(MIB))

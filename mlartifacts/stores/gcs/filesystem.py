@@ -234,9 +234,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
             denied = PermissionError(errno.EACCES, f"{reason or 'access denied'}: {_LOGIN}", path)
             return denied if code == 403 else of_store(denied)
         if isinstance(error, FileNotFoundError) and _NEW_OBJECT.search(text):
-            bucket, _, _ = self.split_path(path)
-            reason = f"There is no bucket {bucket!r}"
-            return of_store(FileNotFoundError(errno.ENOENT, reason, path))
+            return self._no_bucket(path)
         if isinstance(error, FileNotFoundError | FileExistsError):  # of a URL, that is
             number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EEXIST
             return OSError(number, os.strerror(number), path)
@@ -383,11 +381,32 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         except FileNotFoundError:
             # A tree is copied file by file, and its directories are no objects.
             if await self._kind(path1) != "directory":
+                await self._look_for_bucket(path2)
                 raise
+
+    async def _look_for_bucket(self, path: str) -> None:
+        """Raise that a bucket is not there; Google says of a copy only that something is not."""
+        try:
+            await self._call("GET", "b/{}/o", self.split_path(path)[0], maxResults=1)
+        except FileNotFoundError as error:
+            raise self._no_bucket(path) from error
+        except Exception:
+            return  # nobody may look
+
+    def _no_bucket(self, path: str) -> FileNotFoundError:
+        reason = f"There is no bucket {self.split_path(path)[0]!r}"
+        return of_store(FileNotFoundError(errno.ENOENT, reason, path))
 
     def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
         with self._explaining(path1):
-            synced(self.loop, self._cp_generation, path1, path2, version)
+            synced(self.loop, self._cp_listed, path1, path2, version)
+
+    async def _cp_listed(self, path1: str, path2: str, version: str | None) -> None:
+        try:
+            await self._cp_generation(path1, path2, version)
+        except FileNotFoundError:
+            await self._look_for_bucket(path2)
+            raise
 
     async def _cp_generation(self, path1: str, path2: str, generation: str | None) -> None:
         """As gcsfs's ``_cp_file``, which has no condition on the source."""
