@@ -778,6 +778,7 @@ def test_denied_is_not_missing(vsftpd: Ftp) -> None:
     (folder / "closed").chmod(0)
     (folder / "fixed").mkdir(mode=0o755)
     (folder / "fixed" / "file").write_bytes(b"old")
+    (folder / "fixed" / "link").symlink_to("nowhere")
     for operation in (fs.cat, fs.open):
         with pytest.raises(PermissionError) as caught:
             with contextlib.closing(operation(f"{root}/secret")) as file:
@@ -791,6 +792,7 @@ def test_denied_is_not_missing(vsftpd: Ftp) -> None:
         (f"{root}/fixed/new", lambda p: fs.pipe(p, b"x")),
         (f"{root}/fixed/file", lambda p: fs.pipe(p, b"x")),
         (f"{root}/fixed/file", fs.rm_file),
+        (f"{root}/fixed/link", fs.rm_file),
         (f"{root}/fixed/new", fs.mkdir),
         (f"{root}/fixed", lambda p: fs.rm(p, recursive=True)),
     ]
@@ -800,6 +802,47 @@ def test_denied_is_not_missing(vsftpd: Ftp) -> None:
         assert str(caught.value.filename).startswith(path)
         assert isinstance(caught.value.__cause__, ftplib.Error)
     assert (folder / "fixed" / "file").read_bytes() == b"old"
+
+
+def test_a_link_that_cannot_be_deleted(pyftpd: Ftp, tmp_path: Path) -> None:
+    """The server says of a link that leads out of its root what it says of nothing."""
+    fs, root = on(pyftpd)
+    folder = pyftpd.root / root.strip("/")
+    (folder / "in").mkdir()
+    (folder / "in" / "out").symlink_to(tmp_path)
+    (folder / "in" / "file").write_bytes(b"x")
+    for delete in (
+        fs.rm_file,
+        fs.rm,
+        lambda path: fs.rm(path, recursive=True),
+        lambda path: fs.rm(path.rpartition("/")[0], recursive=True),
+    ):
+        with pytest.raises(PermissionError, match="outside") as caught:
+            delete(f"{root}/in/out")
+        assert caught.value.filename.endswith("/in/out")
+    with pytest.raises(NotADirectoryError):
+        fs.rmdir(f"{root}/in/out")
+    assert os.listdir(folder / "in") == ["out"]
+
+
+def test_what_somebody_else_deletes_of_a_tree(
+    pyftpd: Ftp, ftp_handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, root = on(pyftpd)
+    folder = pyftpd.root / root.strip("/") / "tree"
+    (folder / "in").mkdir(parents=True)
+    for name in ("a", "b", "in/c"):
+        (folder / name).write_bytes(b"x")
+    delete = ftp_handler.ftp_DELE
+
+    def deleting(self: Any, path: str) -> Any:
+        if path.endswith(("/a", "/c")):
+            os.unlink(path)
+        return delete(self, path)
+
+    monkeypatch.setattr(ftp_handler, "ftp_DELE", deleting)
+    fs.rm(f"{root}/tree", recursive=True)
+    assert not folder.exists()
 
 
 def test_a_user_who_may_only_read(pyftpd: Ftp) -> None:

@@ -1003,6 +1003,27 @@ def test_a_tree_with_backslashes_is_deleted(located: tuple[Any, str]) -> None:
     assert os.listdir(root) == []
 
 
+def test_what_somebody_else_deletes_of_a_tree(
+    located: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the connection is lost: what is gone by the second try does not end it."""
+    fs, root = located
+    fs.pipe({f"{root}/t/{name}": b"x" for name in ("a", "b", "in/c", "in/d")})
+    remove, lost = asyncssh.SFTPClient.remove, []
+
+    async def losing(channel: Any, path: str) -> None:
+        if not lost:
+            lost.append(path)
+            raise asyncssh.SFTPConnectionLost("Connection closed")
+        if path.endswith(("/a", "/c")):
+            os.unlink(path)
+        await remove(channel, path)
+
+    monkeypatch.setattr(asyncssh.SFTPClient, "remove", losing)
+    fs.rm(f"{root}/t", recursive=True)
+    assert os.listdir(root) == []
+
+
 def test_directories(located: tuple[Any, str]) -> None:
     fs, root = located
     fs.mkdir(f"{root}/a/b")

@@ -162,6 +162,28 @@ def test_a_listing_in_the_end_that_fails_once(blobs: Any, front: Reverse, tmp_pa
     assert len(blobs.stored()) == len(TREE) + 5
 
 
+@pytest.mark.parametrize("act", ["delete", "patterns", "sync"])
+def test_a_link_that_an_ftp_server_does_not_delete(
+    act: str, opened: Opened, tmp_path: Path
+) -> None:
+    """It leads out of the server's root, of which the server says what it says of nothing."""
+    store: Any = opened("ftp")
+    store.seed(TREE)
+    out = plant(tmp_path / "out", {"kept": b"x"})
+    link = store.folder / "tree" / "link"
+    link.symlink_to(out / "kept")
+    here = plant(tmp_path / "here", {"a": b"1"})
+    with pytest.raises(TransferError, match="^link was not deleted: .*outside") as caught:
+        if act == "sync":
+            mlartifacts.sync(here, store.uri("tree"), delete=True)
+        else:
+            mlartifacts.delete(store.uri("tree"), include="**" if act == "patterns" else None)
+    assert list(caught.value.failures) == ["link"]
+    assert link.is_symlink()
+    assert store.stored() == {"tree/link": b"x"} | ({"tree/a": b"1"} if act == "sync" else {})
+    assert (out / "kept").read_bytes() == b"x"
+
+
 def test_a_thousand_keys_by_one_request_and_one_that_stays(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

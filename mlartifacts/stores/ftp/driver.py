@@ -9,6 +9,7 @@ finds out what a refusal means: FTP's 550 is all of "not there", "not yours" and
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import ftplib
@@ -240,10 +241,8 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         # there all the same; the next command takes the renaming back.
         parent = self._parent(path)
         if _answer(connection, f"RNFR {path}", "350") is not None:
-            for line in self._list(connection, parent):
-                entry = parse_line(line)
-                if entry is not None and _join(parent, entry.name) == path:
-                    return entry
+            if (entry := self._listed(connection, path)) is not None:
+                return entry
             raise _os_error(errno.EACCES, path) from refusal
         number = errno.ENOENT
         if _answer(connection, f"CWD {parent}", "2") is None:
@@ -257,6 +256,27 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 if _answer(connection, f"CWD {parent}", "2") is not None:
                     number = errno.ENOENT  # somebody has just made it
         raise _os_error(number, path) from refusal
+
+    def _listed(self, connection: Connection, path: str) -> Entry | None:
+        """What LIST shows at a path, which of a link is the link itself."""
+        parent = self._parent(path)
+        entries = (parse_line(line) for line in self._list(connection, parent))
+        return next((e for e in entries if e is not None and _join(parent, e.name) == path), None)
+
+    def _kept(self, path: str) -> Entry:
+        """What there is at a path that a server refused to delete.
+
+        A link that leads nowhere, or out of the server's root, is there only for LIST.
+        """
+        try:
+            return self._entry(path)
+        except FileNotFoundError:
+            entry = None
+            with contextlib.suppress(ftplib.error_perm):  # nor is its directory there
+                entry = self._run(lambda c: self._listed(c, path), repeatable=True)
+            if entry is None:
+                raise
+            return entry
 
     def _resolved(self, path: str, entry: Entry) -> dict[str, Any]:
         """An entry in fsspec's form; a link is what it leads to."""
@@ -561,9 +581,9 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         try:
             self._run(lambda c: c.voidcmd(f"DELE {path}"))
         except ftplib.error_perm as error:
-            if self._entry(path).kind == "directory":
+            if self._kept(path).kind == "directory":
                 raise _os_error(errno.EISDIR, path) from error
-            raise _os_error(errno.EACCES, path) from error
+            self._refuse(error, path, exists=True)
 
     def rmdir(self, path: str) -> None:
         """Delete an empty directory."""
@@ -571,7 +591,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         try:
             self._run(lambda c: c.voidcmd(f"RMD {path}"))
         except ftplib.error_perm as error:
-            if self._entry(path).kind != "directory":
+            if self._kept(path).kind != "directory":
                 raise _os_error(errno.ENOTDIR, path) from error
             number = errno.ENOTEMPTY if self._entries(path) else errno.EACCES
             raise _os_error(number, path) from error
@@ -599,15 +619,18 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         deeper = None if maxdepth is None else maxdepth - 1
         complete = True
         for each in left:
-            complete = self._rm_tree(each, deeper) and complete
+            with contextlib.suppress(FileNotFoundError):  # somebody else deleted it
+                complete = self._rm_tree(each, deeper) and complete
         if complete and path != "/":
             self.rmdir(path)
         return complete
 
     def _rm_unless_directory(self, path: str) -> str | None:
-        """Delete a file; the path of what is a directory."""
+        """Delete a file, if it is there; the path of what is a directory."""
         try:
             self.rm_file(path)
+        except FileNotFoundError:
+            return None
         except IsADirectoryError:
             return path
         return None

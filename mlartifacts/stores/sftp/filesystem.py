@@ -614,6 +614,11 @@ async def _replace(channel: Any, source: str, target: str) -> None:
 
 async def _rmtree(channel: Any, path: str) -> None:
     """Delete a directory and all that it holds; asyncssh's own refuses backslashes in names."""
+
+    async def remove(below: str, is_directory: bool) -> None:
+        with contextlib.suppress(*_MISSING):  # somebody else deleted it
+            await (_rmtree(channel, below) if is_directory else channel.remove(below))
+
     removals = []
     for entry in await channel.readdir(path):
         if entry.filename in {"", ".", ".."}:
@@ -622,7 +627,7 @@ async def _rmtree(channel: Any, path: str) -> None:
         mode = entry.attrs.permissions
         if mode is None:
             mode = (await channel.lstat(below)).permissions or 0
-        removals.append(_rmtree(channel, below) if stat.S_ISDIR(mode) else channel.remove(below))
+        removals.append(remove(below, stat.S_ISDIR(mode)))
     await _run_coros_in_chunks(removals, batch_size=_REMOVED_AT_ONCE, nofiles=True)
     await channel.rmdir(path)
 
