@@ -61,6 +61,7 @@ __all__ = [
     "texts",
     "unfit_key",
     "unfit_text",
+    "unless_missing",
 ]
 
 T = TypeVar("T")
@@ -717,7 +718,7 @@ class SyncArtifactFileSystem(ArtifactFileSystem):
     ) -> Iterator[Any]:
         # As the asynchronous one.
         path = self._strip_protocol(path)
-        one = super().walk(path, 1, on_error=on_error or _unless_missing, detail=True, **kwargs)
+        one = super().walk(path, 1, on_error=on_error or unless_missing, detail=True, **kwargs)
         for _, dirs, files in one:
             shown = (dirs, files) if detail else (list(dirs), list(files))
             if topdown:
@@ -907,7 +908,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
     ) -> Any:
         # One level by fsspec's, which below it forgets what is to be done about errors.
         path = self._strip_protocol(path)
-        one = super()._walk(path, 1, on_error=on_error or _unless_missing, detail=True, **kwargs)
+        one = super()._walk(path, 1, on_error=on_error or unless_missing, detail=True, **kwargs)
         async for _, dirs, files in one:
             shown = (dirs, files) if detail else (list(dirs), list(files))
             if topdown:
@@ -1033,7 +1034,7 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
         return found if recursive else [p for p in found if not await self._isdir(p)]
 
 
-def _unless_missing(error: Exception) -> None:
+def unless_missing(error: Exception) -> None:
     """Raise what is wrong with a directory, unless it is that it went while it was walked."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error

@@ -24,6 +24,7 @@ __all__ = [
     "CREATE",
     "IS_DIRECTORY",
     "MOST_PARTS",
+    "OUTSIDE",
     "PRESIGNED",
     "SERVER_INFO",
     "UNSUPPORTED",
@@ -57,6 +58,8 @@ MOST_PARTS = 10_000
 UNSUPPORTED = "Multipart upload is not supported"
 #: and what is in those about a file that is a directory.
 IS_DIRECTORY = "refers to a directory"
+#: and in those about a link that leads out of the artifact root.
+OUTSIDE = "outside the artifact directory"
 
 _END_OF_TIME = 1e11
 _ON_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")

@@ -23,7 +23,7 @@ from tests.contract.stores import Harbour
 from tests.servers import reverse_proxy
 from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.servers.tcp_proxy import proxied
-from tests.transfer.trees import plant
+from tests.transfer.trees import found, plant
 
 Opened = Callable[[str], Harbour]
 
@@ -182,6 +182,37 @@ def test_a_link_that_an_ftp_server_does_not_delete(
     assert link.is_symlink()
     assert store.stored() == {"tree/link": b"x"} | ({"tree/a": b"1"} if act == "sync" else {})
     assert (out / "kept").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("act", ["delete", "patterns", "sync", "download"])
+def test_a_link_that_leads_out_of_a_servers_root(
+    act: str, opened: Opened, tmp_path: Path
+) -> None:
+    """MLflow's server refuses to list it; with its directory it goes, and not by itself."""
+    store: Any = opened("mlflow-artifacts")
+    store.seed(TREE)
+    out = plant(tmp_path / "out", {"kept": b"x"})
+    here = plant(tmp_path / "here", {"a": b"1"})
+    link = store.folder / "tree" / "c" / "link"
+    link.symlink_to(out)
+    if act == "delete":
+        report = mlartifacts.delete(store.uri("tree"))
+        assert report.moved == ("a", "b", "c/d", "c/link", "e")
+        assert not (store.folder / "tree").exists()
+    else:
+        with pytest.raises(TransferError, match="^c/link was not ") as caught:
+            if act == "sync":
+                mlartifacts.sync(here, store.uri("tree"), delete=True)
+            elif act == "patterns":
+                mlartifacts.delete(store.uri("tree"), include="**")
+            else:
+                mlartifacts.download(store.uri("tree"), tmp_path / "got")
+        assert list(caught.value.failures) == ["c/link"]
+        assert link.is_symlink()
+        left = {"sync": {"tree/a": b"1"}, "patterns": {}, "download": TREE}
+        assert store.stored() == left[act]
+        assert act != "download" or len(found(tmp_path / "got")) == len(TREE)
+    assert found(out) == {"kept": b"x"}
 
 
 def test_a_thousand_keys_by_one_request_and_one_that_stays(

@@ -25,7 +25,14 @@ from fsspec.utils import isfilelike, stringify_path
 from mlartifacts.environment import Environment
 from mlartifacts.errors import of_store
 from mlartifacts.filesystems.mlflow_artifacts import STORE, server_of
-from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, begun, synced, texts
+from mlartifacts.promises import (
+    TOO_LARGE,
+    AsyncArtifactFileSystem,
+    begun,
+    synced,
+    texts,
+    unless_missing,
+)
 from mlartifacts.proxy import wire
 from mlartifacts.reading import checked
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, parsed, refused_login
@@ -297,6 +304,23 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             info = await self._info(path)
             found = found if info["type"] == "directory" else [info]
         return found if detail else [each["name"] for each in found]
+
+    async def _find(
+        self, path: str, *args: Any, detail: bool = False, on_error: Any = None, **kwargs: Any
+    ) -> Any:
+        """As fsspec's; a link that leads out of the root, which no server lists, is a link."""
+        path = self._strip_protocol(path)
+        links: dict[str, dict[str, Any]] = {}
+
+        def tell(error: OSError) -> None:
+            if wire.OUTSIDE in str(error) and error.filename != path:
+                links[error.filename] = {"name": error.filename, "size": 0, "type": "link"}
+            else:
+                (on_error or unless_missing)(error)
+
+        found = await super()._find(path, *args, detail=True, on_error=tell, **kwargs)
+        found = dict(sorted({**found, **links}.items()))
+        return found if detail else list(found)
 
     async def _modified(self, path: str) -> datetime.datetime:
         path = self._strip_protocol(path)
