@@ -25,6 +25,7 @@ __all__ = [
     "is_final",
     "is_of_store",
     "of_store",
+    "one_line",
     "printable",
 ]
 
@@ -142,16 +143,16 @@ def _summary(failures: Mapping[str, BaseException], done: str) -> str:
     alike = sorted(_alike(failures).items(), key=lambda each: -len(each[1]))
     if len(failures) == 1:
         [(cause, [name])] = alike
-        return f"{_named(name, failures)} was not {done}: {_cut(cause)}"
+        return f"{_named(name, failures)} was not {done}: {one_line(cause)}"
     head = f"{len(failures)} files were not {done}:"
     if len(alike) == 1:
         [(cause, names)] = alike
-        return f"{head} {_cut(cause)} ({_few(names, failures)})"
+        return f"{head} {one_line(cause)} ({_few(names, failures)})"
     lines = [head]
     told = _CAUSES if len(alike) > _CAUSES + 1 else len(alike)
     for cause, names in alike[:told]:
         count = f"{len(names)} files: " if len(names) > 1 else ""
-        lines.append(f"  {_cut(cause)} ({count}{_few(names, failures)})")
+        lines.append(f"  {one_line(cause)} ({count}{_few(names, failures)})")
     others = [len(names) for _, names in alike[told:]]
     if others:
         lines.append(f"  and {sum(others)} files for {len(others)} other causes")
@@ -203,8 +204,9 @@ def _named(name: str, failures: Mapping[str, BaseException]) -> str:
     return shown if len(shown) <= _LONGEST_NAME else f"...{shown[3 - _LONGEST_NAME :]}"
 
 
-def _cut(cause: str) -> str:
-    shown = printable(" ".join(cause.split()))
+def one_line(text: str) -> str:
+    """A text as :func:`printable`, cut where it is long."""
+    shown = printable(" ".join(text.split()))
     return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[: _LONGEST_CAUSE - 3]}..."
 
 

@@ -21,9 +21,11 @@ import yarl
 
 from mlartifacts import network
 from mlartifacts.environment import Environment
+from mlartifacts.errors import one_line
 from mlartifacts.proxy import wire
 from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
+    MOST_SAID,
     TRANSIENT,
     Patience,
     Refused,
@@ -250,10 +252,10 @@ class Client:
             except aiohttp.InvalidURL:
                 raise wire.BadAnswer(_NO_URL) from None
             except aiohttp.ClientHttpProxyError as error:
-                reason = f"the network's proxy says {error.status} {error.message}"
+                reason = f"the network's proxy says {error.status} {one_line(error.message)}"
                 raise OSError(errno.EPROTO, reason) from None
             except aiohttp.ClientResponseError as error:
-                said = error.message.partition("\n")[0]
+                said = one_line(error.message.partition("\n")[0])
                 raise wire.BadAnswer(f"what answers speaks no HTTP: {said}") from None
             except aiohttp.ClientOSError as error:
                 self._forget(first)
@@ -274,7 +276,7 @@ class Client:
         What a store says of a signed URL can show the signature: nothing but its code is told.
         """
         status, after = response.status, response.headers.get("Retry-After")
-        data = await (response.read() if own else response.content.read(_BEGINNING))
+        data = await _beginning(response, MOST_SAID if own else _BEGINNING)
         said = refusal(status, data, after)
         if own and target.origin() == self._origin:
             return said
@@ -396,6 +398,13 @@ class _Watched:
         except Exception as error:
             self.failure = error
             raise
+
+
+async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    data = b""
+    while len(data) < most and (piece := await response.content.read(most - len(data))):
+        data += piece
+    return data
 
 
 def _url(url: str) -> yarl.URL:

@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import errno
 import functools
+import html
 import http.client
 import json
 import os
@@ -20,11 +21,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, one_line
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import ArtifactURI
 
 __all__ = [
+    "MOST_SAID",
     "TRANSIENT",
     "VARIABLES",
     "Connection",
@@ -50,6 +52,12 @@ VARIABLES = (_RETRIES, _BACKOFF, _TIMEOUT)
 
 #: What a server says when another try may go well.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+#: Bytes of an answer that is an error: enough to tell what is wrong.
+MOST_SAID = 2**16
+_PAGE = re.compile(r"\s*<[!?a-z]", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 
 # More tries, or seconds between them, nobody means.
 _MOST = 1_000_000
@@ -90,7 +98,7 @@ def refusal(status: int, data: bytes, retry_after: str | None = None) -> Refused
         code, message = answer.get("error_code", ""), answer.get("message", answer.get("detail"))
     except (ValueError, AttributeError):
         code, message = "", None
-    said = _begin(data) if message is None else str(message)
+    said = _said(data) if message is None else _plain(str(message))
     return Refused(status, str(code), said, retry_after)
 
 
@@ -115,7 +123,7 @@ def parsed(data: bytes, elsewhere: str = "", url: str | None = None) -> dict[str
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        reason = f"what answers{elsewhere} is no MLflow server: {_begin(data)}"
+        reason = f"what answers{elsewhere} is no MLflow server: {_said(data)}"
         raise NotMLflow(errno.EPROTO, reason, url)
     return answer
 
@@ -271,7 +279,7 @@ class Connection:
                     return parsed(answer.read(), self._elsewhere(answer.geturl()), self.url)
             except urllib.error.HTTPError as error:
                 with error:
-                    said = error.read()
+                    said = error.read(MOST_SAID)
                 if error.code not in TRANSIENT or tries > self._patience.retries:
                     raise self._refusal(error.code, said, error.geturl()) from error
                 retry_after = error.headers.get("Retry-After")
@@ -355,6 +363,14 @@ def _reason(error: Exception) -> Exception:
     return reason if isinstance(reason, Exception) else error
 
 
-def _begin(data: bytes) -> str:
-    text = " ".join(data[:200].decode("utf-8", "replace").split())
+def _said(data: bytes) -> str:
+    text = _plain(data[:MOST_SAID].decode("utf-8", "replace"))
     return repr(text) if text else os.strerror(errno.ENODATA)
+
+
+def _plain(text: str) -> str:
+    """A line of what a server says; of a page its title, or else its text."""
+    if _PAGE.match(text):
+        title = _TITLE.search(text)
+        text = html.unescape(title[1] if title else _TAG.sub(" ", text))
+    return one_line(text)

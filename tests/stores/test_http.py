@@ -6,6 +6,7 @@ import base64
 import contextlib
 import errno
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -256,6 +257,23 @@ def test_who_it_is_that_refuses_after_a_redirect(static_http, status, kind):
             with pytest.raises(kind, match=said) as caught:
                 read(path)
             assert "secret" not in str(caught.value)
+
+
+def test_what_speaks_no_http_is_said_in_one_line():
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def answer():
+            with listener.accept()[0] as connection:
+                connection.recv(2**16)
+                connection.sendall(b"220 ready\r\nmore\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        fs, path = mlartifacts.url_to_fs(f"http://{LOOPBACK}:{listener.getsockname()[1]}/x")
+        with pytest.raises(OSError, match="The server says 400 .*ready") as caught:
+            fs.cat_file(path)
+        thread.join()
+    assert caught.value.strerror.isprintable()
 
 
 def test_login_is_for_its_own_host_alone(tmp_path):

@@ -60,7 +60,8 @@ class Scripted:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
-                self.wfile.write(answer.body)
+                with contextlib.suppress(ConnectionError):  # the client has heard enough
+                    self.wfile.write(answer.body)
 
             def do_POST(self) -> None:
                 self.do_GET()
@@ -249,6 +250,39 @@ def test_errors(server, answer, kind, said):
         resolved(server)
     assert caught.value.filename
     assert len(server.requests) == 1
+
+
+#: An error's body, and what is said of it.
+BODIES = {
+    "a page": (
+        b"<html>\r\n<head><title>\n502 Bad\tGateway &amp; more</title><style>x {}</style></head>"
+        b"<body>\r\n<center>no</center></body></html>",
+        "'502 Bad Gateway & more'",
+    ),
+    "a page without a title": (b"<!DOCTYPE html><h1>It</h1>\n<p>broke", "'It broke'"),
+    "lines": (b"Traceback:\n  File 'x'\n\x1b[31mred", "red\""),
+    "much": (b"<p>" + b"word " * 10**5, "...'"),
+    "nothing": (b"", "No data available"),
+    "MLflow's words": (b'{"error_code": "X", "message": "one\\ntwo"}', "one two"),
+    "many of them": (json.dumps({"error_code": "X", "message": "a\n" * 9999}).encode(), "..."),
+    "a page of theirs": (b'{"error_code": "X", "message": "<html><b>no</b>"}', ": no"),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("of", ["runs", "artifacts"])
+def test_an_error_is_said_in_one_line_of_text(server, monkeypatch, of, body):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    data, said = BODIES[body]
+    server.answers = [Answer(502, data)]
+    fs, path = mlartifacts.url_to_fs("mlflow-artifacts:/run", tracking_uri=server.url)
+    with pytest.raises(OSError, match="says 502: ") as caught:
+        resolved(server) if of == "runs" else fs.ls(path)
+    shown = caught.value.strerror
+    assert shown.endswith(said)
+    assert shown.isprintable()
+    assert "<" not in shown
+    assert len(shown) < 400
 
 
 @pytest.mark.parametrize(

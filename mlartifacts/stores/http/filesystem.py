@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from fsspec.utils import isfilelike
 
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidURI, one_line
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.reading import UNPACKED, checked
 from mlartifacts.stores.http import STORE, s3_uri
@@ -82,11 +82,10 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         if isinstance(error, aiohttp.ClientResponseError):
             who = self._who(error, path)
             error.request_info = None  # type: ignore[assignment]  # it shows the login
+            said = f"{who} says {error.status} {one_line(error.message)}"
             if error.status in {401, 403}:
-                return PermissionError(
-                    errno.EACCES, f"{who} says {error.status} {error.message}{hint}", path
-                )
-            return OSError(errno.EIO, f"{who} says {error.status} {error.message}", path)
+                return PermissionError(errno.EACCES, f"{said}{hint}", path)
+            return OSError(errno.EIO, said, path)
         if isinstance(error, aiohttp.ServerTimeoutError):
             return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
         if isinstance(error, UnicodeError):
