@@ -260,7 +260,7 @@ BODIES = {
         "'502 Bad Gateway & more'",
     ),
     "a page without a title": (b"<!DOCTYPE html><h1>It</h1>\n<p>broke", "'It broke'"),
-    "lines": (b"Traceback:\n  File 'x'\n\x1b[31mred", "red\""),
+    "lines": (b"Traceback:\n  File 'x'\n\x1b[31mred", 'red"'),
     "much": (b"<p>" + b"word " * 10**5, "...'"),
     "nothing": (b"", "No data available"),
     "MLflow's words": (b'{"error_code": "X", "message": "one\\ntwo"}', "one two"),

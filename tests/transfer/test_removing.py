@@ -185,9 +185,7 @@ def test_a_link_that_an_ftp_server_does_not_delete(
 
 
 @pytest.mark.parametrize("act", ["delete", "patterns", "sync", "download"])
-def test_a_link_that_leads_out_of_a_servers_root(
-    act: str, opened: Opened, tmp_path: Path
-) -> None:
+def test_a_link_that_leads_out_of_a_servers_root(act: str, opened: Opened, tmp_path: Path) -> None:
     """MLflow's server refuses to list it; with its directory it goes, and not by itself."""
     store: Any = opened("mlflow-artifacts")
     store.seed(TREE)
