@@ -622,6 +622,26 @@ def test_server_that_falls_silent(
     assert fs.ls(root) == []
 
 
+def test_connection_lost_after_a_silence_that_is_over(
+    through: tuple[Any, str], proxy: Proxy
+) -> None:
+    """It is made again, and nobody is told that the server is silent."""
+    fs, root = through
+    fs = mlartifacts.filesystem(f"{fs.unstrip_protocol('/')}", timeout=0.5)
+    data = os.urandom(2**20)
+    fs.pipe_file(f"{root}/a", data)
+    proxy.swallow = True
+    with pytest.raises(TimeoutError):
+        fs.ls(root)
+    proxy.swallow = False
+    assert fs.cat_file(f"{root}/a") == data
+    proxy.cut_after = 2**19
+    assert fs.cat_file(f"{root}/a") == data
+    proxy.most = 2**19
+    with pytest.raises(ConnectionError):
+        fs.cat_file(f"{root}/a")
+
+
 def test_servers_are_asked_whether_they_are_there(through: tuple[Any, str]) -> None:
     """By default: OpenSSH's clients do not, and wait for ever."""
     fs, root = through

@@ -134,7 +134,7 @@ class Connections:
         self._arguments = dict(arguments)
         self._pool_of = pool_of
         self._timeout = timeout
-        self._timed_out = -math.inf
+        self._timed_out = self._heard_before = -math.inf
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: _Session | None = None
@@ -213,8 +213,9 @@ class Connections:
 
     @property
     def _heard(self) -> float:
+        """When the server last answered, whether or not that connection is still there."""
         session = self._session
-        return getattr(session.pool, "heard", 0.0) if session is not None else 0.0
+        return max(self._heard_before, getattr(session and session.pool, "heard", -math.inf))
 
     @contextlib.asynccontextmanager
     async def get(self) -> AsyncIterator[Any]:
@@ -271,12 +272,13 @@ class Connections:
                 if attempt == _ATTEMPTS:
                     raise
                 await asyncio.sleep(attempt * _PAUSE_SECONDS * (0.5 + random.random()))  # noqa: S311
+        self._heard_before = asyncio.get_running_loop().time()
         self._session = _Session(client, self._pool_of(client))
         return self._session
 
     def _forget(self, session: _Session) -> None:
         if self._session is session:
-            self._session = None
+            self._heard_before, self._session = self._heard, None
         session.client.close()
 
 
