@@ -38,6 +38,7 @@ __all__ = [
     "naming",
     "probe_beside",
     "temporary_beside",
+    "tidied_behind",
 ]
 
 # The instruction that calls an ``__exit__`` with an exception.
@@ -181,6 +182,16 @@ def _abandon_at_exit() -> None:
     atexit.register(abandon)
 
 
+def tidied_behind(tidy: Callable[[], object]) -> None:
+    """Tidy up at a server that fell silent, for which nobody waits a second time."""
+
+    def in_vain() -> None:
+        with contextlib.suppress(Exception):
+            tidy()
+
+    threading.Thread(target=in_vain, daemon=True).start()
+
+
 class WholeWrite(io.BufferedIOBase):
     """A binary file being written, committed by :meth:`close` alone.
 
@@ -279,14 +290,9 @@ class WholeWrite(io.BufferedIOBase):
             # Collected there: it cannot wait for itself.
             threading.Thread(target=self._clean_up).start()
         elif isinstance(self._failure, TimeoutError):
-            # A server that is silent is not waited for a second time.
-            threading.Thread(target=self._clean_up_in_vain, daemon=True).start()
+            tidied_behind(self._abandon)
         else:
             self._clean_up()
-
-    def _clean_up_in_vain(self) -> None:
-        with contextlib.suppress(Exception):
-            self._abandon()
 
     def _clean_up(self) -> None:
         try:

@@ -1145,6 +1145,61 @@ def test_a_connection_that_dies_at_the_next_command(
     assert fs.ls(root, detail=False) == [f"{root}/f"]
 
 
+@pytest.mark.parametrize("how", ["pipe_file", "cp_file", "open"])
+def test_a_silent_server_is_not_waited_for_to_tidy_up(
+    how: str, pyftpd: Ftp, ftp_handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    folder = pyftpd.new_root().rpartition("/")[2]
+    with proxied(pyftpd.url, passive=True) as proxy:
+        fs, root = on(dataclasses.replace(pyftpd, port=proxy.port))
+        fs.pipe_file(f"/{folder}/f", b"x")
+        is_over, dropped = threading.Event(), []
+
+        def drop(self: Any, path: str) -> None:
+            is_over.wait(5)
+            dropped.append(path)
+
+        def fall_silent(self: Any, path: str) -> None:
+            proxy.swallow = True
+
+        monkeypatch.setattr(FTPArtifactFileSystem, "drop", drop)
+        monkeypatch.setattr(ftp_handler, "ftp_RNFR", fall_silent)
+        writes = {
+            "pipe_file": lambda path: fs.pipe_file(path, b"x"),
+            "cp_file": lambda path: fs.cp_file(f"/{folder}/f", path),
+            "open": lambda path: fs.open(path, "wb").close(),
+        }
+        with pytest.raises(TimeoutError):
+            writes[how](f"/{folder}/g")
+        assert dropped == []
+        is_over.set()
+        wait_until(lambda: len(dropped) == 1, "the temporary file to be dropped")
+
+
+def test_idle_connections_to_a_silent_server_are_asked_once(
+    pyftpd: Ftp, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall that forgot one of them has forgotten all that are older."""
+    folder = pyftpd.new_root().rpartition("/")[2]
+    with proxied(pyftpd.url, passive=True) as proxy:
+        fs, root = on(dataclasses.replace(pyftpd, port=proxy.port))
+        files = [fs.open(f"/{folder}/{n}", "wb", size=2**17) for n in range(4)]
+        for file in files:
+            file.write(bytes(2**17))
+        for file in files:
+            file.close()
+        assert len(fs.pool._idle) == 4
+        recorder.commands.clear()
+        monkeypatch.setattr(connections_module, "_TRUSTED_SECONDS", 0)
+        monkeypatch.setattr(connections_module, "_PROBE_SECONDS", 0.2)
+        proxy.swallow = True
+        monkeypatch.setattr(ConnectionPool, "_connect", lambda pool: pytest.fail("it is asked"))
+        with pytest.raises(pytest.fail.Exception):
+            fs.mkdir(f"/{folder}/d")
+        assert recorder.counted() == {"NOOP": 1}
+
+
 def test_a_reset_connection_is_replaced(pyftpd: Ftp) -> None:
     folder = pyftpd.new_root().rpartition("/")[2]
     with proxied(pyftpd.url) as proxy:

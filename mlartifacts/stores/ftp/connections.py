@@ -551,6 +551,8 @@ class ConnectionPool:
                 connection.uncertain = connection.uncertain and not doubtful
                 return connection
             self.give_back(connection, clean=False)
+            if doubtful:
+                self.close_idle()  # idle for longer, and as dead: each would be waited for
 
     def _connect(self) -> Connection:
         with self._changed:

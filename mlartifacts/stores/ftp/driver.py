@@ -15,7 +15,7 @@ import errno
 import ftplib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -38,7 +38,7 @@ from mlartifacts.stores.ftp.listings import (
     parse_line,
     parse_time,
 )
-from mlartifacts.writing import temporary_beside
+from mlartifacts.writing import temporary_beside, tidied_behind
 
 __all__ = ["FTPFileSystem"]
 
@@ -406,10 +406,19 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             super().pipe_file(path, value, mode=mode, **kwargs)
             return
         # Without asking before whether it is a directory: that is said at the file's renaming.
-        writer = FTPWriteFile(self, self._strip_protocol(path), "wb", passing=True)
-        try:
+        with self._writing(self._strip_protocol(path)) as writer:
             writer.write(value)
+
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator[FTPWriteFile]:
+        """Write a file without a pause: it is there in the end, or nothing of it."""
+        writer = FTPWriteFile(self, path, "wb", passing=True)
+        try:
+            yield writer
             writer.close()
+        except TimeoutError:
+            tidied_behind(writer.discard)
+            raise
         except BaseException:
             writer.discard()
             raise
@@ -479,14 +488,8 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
         except IsADirectoryError:
             self.makedirs(target, exist_ok=True)
             return
-        writer = self._open(target, "wb")
-        assert isinstance(writer, FTPWriteFile)
-        try:
+        with self._writing(target) as writer:
             self.download(source, writer.write)
-            writer.close()
-        except BaseException:
-            writer.discard()
-            raise
 
     def mv(
         self,
