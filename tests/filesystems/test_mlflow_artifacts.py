@@ -1260,11 +1260,12 @@ def test_a_file_and_a_directory_of_one_name(front: Reverse, base: str) -> None:
     "answer",
     [
         Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"}),
+        Answer(200, b"", {"Content-Type": "text/html; charset=utf-8"}),
         Answer(200, b"[]"),
         Answer(202, b""),
         Answer(204, b""),
     ],
-    ids=["a page", "no object", "later", "nothing"],
+    ids=["a page", "an empty page", "no object", "later", "nothing"],
 )
 def test_an_upload_that_something_else_answers(
     answer: Answer, front: Reverse, base: str, tmp_path: Path

@@ -651,8 +651,10 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
             try:
                 asking = self._ask("PUT", route, headers=headers, body=data, again=passes)
                 async with asking as response:
-                    # MLflow's server says nothing; a page to log in at is none of its answers.
-                    if (said := await response.read()) or response.status != 200:
+                    # MLflow's server says nothing, and of no type, or an object; a page, be it
+                    # an empty one, is none of its answers.
+                    is_page = "html" in response.headers.get("Content-Type", "").lower()
+                    if (said := await response.read()) or is_page or response.status != 200:
                         parsed(said)
             except Refused as error:
                 if error.status == 500:
