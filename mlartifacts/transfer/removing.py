@@ -227,8 +227,9 @@ def kept_by_links(
 ) -> set[str]:
     """Which files of a server that are to be deleted are kept ones, as a link leads there.
 
-    A server may say that a directory is a link, so that what is in it is not listed; or it lists
-    that twice. Then what is put beside the one file shows beside the other.
+    A server may say what a link to a file leads to. It may say that a directory is a link, so that
+    what is in it is not listed; or it lists that twice: then what is put beside the one file shows
+    beside the other.
 
     Parameters
     ----------
@@ -245,6 +246,47 @@ def kept_by_links(
     """
     if end.holds_keys:
         return set()
+    linked = _linked(end, there, doomed, kept)
+    return linked | _in_linked(end, there, set(doomed) - linked, kept)
+
+
+def _linked(
+    end: End, there: Mapping[str, File], doomed: Collection[str], kept: Collection[str]
+) -> set[str]:
+    """Those that links to files lead to, by the last step of what a server says of each.
+
+    Such a link is listed as what it leads to is.
+    """
+    store = end.physical()
+    if not hasattr(store.fs, "link_targets"):
+        return set()
+
+    def alike(name: str) -> tuple[int, float | None]:
+        file = there[name]
+        return file.size, file.modified if file.unit <= 1 else None
+
+    perhaps: dict[tuple[int, float | None], set[str]] = collections.defaultdict(set)
+    for name in doomed:
+        perhaps[alike(name)].add(name)
+    linked: set[str] = set()
+    asked = {name for name in kept if name in there and alike(name) in perhaps}
+    while asked:
+        paths = {store.path(name): name for name in asked}
+        try:
+            told = again(functools.partial(store.fs.link_targets, list(paths)))
+        except OSError as error:
+            raise _nothing_deleted(end, doomed, "what a link leads to", error) from error
+        steps = [(alike(paths[path]), _step(target)) for path, target in told.items()]
+        asked = {name for like, step in steps for name in perhaps[like] if _step(name) == step}
+        asked -= linked  # which may be links themselves
+        linked |= asked
+    return linked
+
+
+def _in_linked(
+    end: End, there: Mapping[str, File], doomed: Collection[str], kept: Collection[str]
+) -> set[str]:
+    """Those that are in a directory of kept files, too, which is tried."""
     inside: dict[str, set[tuple[str, int]]] = collections.defaultdict(set)
     for name, file in there.items():
         inside[folder_of(name)].add((_step(name), file.size))

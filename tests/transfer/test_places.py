@@ -293,6 +293,42 @@ def test_a_target_with_a_link_into_itself(name: str, opened: Opened, tmp_path: P
     assert marks(store) == []
 
 
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd"])
+def test_a_target_with_links_to_files(name: str, opened: Opened, tmp_path: Path) -> None:
+    """What they lead to is not deleted, as the names that are kept would be lost with it."""
+    store: Any = opened(name)
+    here = plant(tmp_path / "here", {"x": b"1", "sub/x": b"1", "new": b"2"})
+    there = store.folder / "t"
+    (there / "sub").mkdir(parents=True)
+    there.chmod(0o777)
+    (there / "sub").chmod(0o777)
+    mlartifacts.sync(here, store.uri("t"))
+    for link, way in {"x": ["y"], "sub/x": ["../link", "sub/z"]}.items():
+        (there / link).rename(there / way[-1])
+        (there / link).symlink_to(way[0])
+    (there / "link").symlink_to("sub/z")
+    kept = {each: b"1" for each in ("x", "y", "sub/x", "link", "sub/z")}
+    store.seed({"t/other": b"1", "t/sub/w": b"1"})
+    for path in there.rglob("*"):
+        os.utime(path, ((there / "new").stat().st_mtime,) * 2, follow_symlinks=False)
+    for _ in range(2):
+        mlartifacts.sync(here, store.uri("t"), delete=True)
+        assert found(there) == {**kept, "new": b"2"}
+        assert (there / "x").is_symlink()
+    mlartifacts.sync(plant(tmp_path / "one", {"y": b"1"}), store.uri("t"), delete=True)
+    assert found(there) == {"y": b"1"}
+
+
+@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts"])
+def test_a_link_to_a_file_that_is_replaced(name: str, opened: Opened, tmp_path: Path) -> None:
+    store: Any = opened(name)
+    store.seed({"t/y": b"old"})
+    (store.folder / "t" / "x").symlink_to("y")
+    here = plant(tmp_path / "here", {"x": b"new"})
+    assert mlartifacts.sync(here, store.uri("t"), delete=True).deleted == ("y",)
+    assert found(store.folder / "t") == {"x": b"new"}
+
+
 @pytest.fixture
 def served(artifact_server: ArtifactServer, tmp_path: Path) -> tuple[Path, str]:
     """A folder of this disk, and where a server of ours serves it."""

@@ -146,10 +146,19 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def links_in(self, path: str) -> frozenset[str]:
         """The paths in a directory that are links, by LIST: MLSD need not tell."""
-        path = self._strip_protocol(path)
+        return frozenset(self._links(self._strip_protocol(path)))
+
+    def link_targets(self, paths: list[str]) -> dict[str, str]:
+        """What those of some files lead to that are links, in the server's words."""
+        folders = {self._parent(path) for path in paths}
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+            links = {k: v for told in threads.map(self._links, folders) for k, v in told.items()}
+        return {path: links[path] for path in paths if path in links}
+
+    def _links(self, path: str) -> dict[str, str]:
         lines = self._run(lambda c: self._list(c, path), repeatable=True)
         entries = (parse_line(line) for line in lines)
-        return frozenset(_join(path, e.name) for e in entries if e and e.kind == "link")
+        return {_join(path, e.name): e.target or "" for e in entries if e and e.kind == "link"}
 
     def _entries(self, path: str) -> list[Entry] | None:
         """The names in a directory; ``None`` for something that is none."""

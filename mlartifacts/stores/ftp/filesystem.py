@@ -68,6 +68,10 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
         with self._explaining(path):
             return FTPFileSystem.links_in(self, path)
 
+    def link_targets(self, paths: list[str]) -> dict[str, str]:
+        with self._explaining(paths[0]):
+            return FTPFileSystem.link_targets(self, paths)
+
     def keeps_times(self, path: str) -> bool:
         """Where the server knows MFMT."""
         with self._explaining(path):

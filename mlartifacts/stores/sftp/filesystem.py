@@ -48,6 +48,9 @@ Operation = Callable[[Any], Awaitable[Any]]
 _MISSING = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 _REFUSED = (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists)
 
+# What is no link, or is gone; or the server knows no links.
+_NO_LINK = (*_MISSING, *_REFUSED, asyncssh.SFTPBadMessage, SFTPOpUnsupported)
+
 _NUMBERS: dict[type[Exception], int] = {
     asyncssh.SFTPNoSuchFile: errno.ENOENT,
     asyncssh.SFTPNoSuchPath: errno.ENOENT,
@@ -250,6 +253,19 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
     def realpath(self, path: str) -> str:
         """The absolute path of a file, every link in it followed by the server."""
         return str(synced(self.loop, self._realpath, path))
+
+    def link_targets(self, paths: list[str]) -> dict[str, str]:
+        """What those of some files lead to that are links, in the server's words."""
+
+        async def ask(path: str) -> str | None:
+            with self._explaining(path), contextlib.suppress(*_NO_LINK):
+                target: str = await self._run(lambda channel: channel.readlink(path))
+                return target
+            return None
+
+        asking = [ask(path) for path in paths]
+        told = synced(self.loop, _run_coros_in_chunks, asking, nofiles=True)
+        return {path: target for path, target in zip(paths, told, strict=True) if target}
 
     def keeps_times(self, path: str) -> bool:
         return True
