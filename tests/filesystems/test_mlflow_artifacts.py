@@ -500,6 +500,28 @@ def test_a_write_that_waits_for_its_parts_can_be_abandoned(
     assert len(front.asked("POST", "/mpu/abort/")) == 1
 
 
+def test_a_server_that_does_not_say_what_it_can_is_waited_for_once(
+    front: Reverse, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    fs, root = located(base)
+    fs.pipe({f"{root}/{number}": b"x" for number in range(4)})
+    is_over = threading.Event()
+
+    def silent(request: Request) -> Answer | None:
+        if "server-info" in request.path:
+            is_over.wait(20)
+        return None
+
+    front.answer = silent
+    told = fs.cat([f"{root}/{number}" for number in range(4)], on_error="return")
+    is_over.set()
+    assert {type(each) for each in told.values()} == {TimeoutError}
+    assert {each.filename for each in told.values()} == told.keys()
+    assert len(front.asked("GET", "server-info")) == 1
+    assert fs.cat_file(f"{root}/0") == b"x"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems wait for as long as they like")
 def test_a_server_that_takes_nothing(
     hanging_server: Hanging, monkeypatch: pytest.MonkeyPatch

@@ -1150,10 +1150,9 @@ def test_a_silent_server_is_not_waited_for_to_tidy_up(
     how: str, pyftpd: Ftp, ftp_handler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
-    folder = pyftpd.new_root().rpartition("/")[2]
     with proxied(pyftpd.url, passive=True) as proxy:
         fs, root = on(dataclasses.replace(pyftpd, port=proxy.port))
-        fs.pipe_file(f"/{folder}/f", b"x")
+        fs.pipe_file(f"{root}/f", b"x")
         is_over, dropped = threading.Event(), []
 
         def drop(self: Any, path: str) -> None:
@@ -1167,11 +1166,11 @@ def test_a_silent_server_is_not_waited_for_to_tidy_up(
         monkeypatch.setattr(ftp_handler, "ftp_RNFR", fall_silent)
         writes = {
             "pipe_file": lambda path: fs.pipe_file(path, b"x"),
-            "cp_file": lambda path: fs.cp_file(f"/{folder}/f", path),
+            "cp_file": lambda path: fs.cp_file(f"{root}/f", path),
             "open": lambda path: fs.open(path, "wb").close(),
         }
         with pytest.raises(TimeoutError):
-            writes[how](f"/{folder}/g")
+            writes[how](f"{root}/g")
         assert dropped == []
         is_over.set()
         wait_until(lambda: len(dropped) == 1, "the temporary file to be dropped")
@@ -1181,10 +1180,9 @@ def test_idle_connections_to_a_silent_server_are_asked_once(
     pyftpd: Ftp, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A firewall that forgot one of them has forgotten all that are older."""
-    folder = pyftpd.new_root().rpartition("/")[2]
     with proxied(pyftpd.url, passive=True) as proxy:
         fs, root = on(dataclasses.replace(pyftpd, port=proxy.port))
-        files = [fs.open(f"/{folder}/{n}", "wb", size=2**17) for n in range(4)]
+        files = [fs.open(f"{root}/{n}", "wb", size=2**17) for n in range(4)]
         for file in files:
             file.write(bytes(2**17))
         for file in files:
@@ -1196,7 +1194,7 @@ def test_idle_connections_to_a_silent_server_are_asked_once(
         proxy.swallow = True
         monkeypatch.setattr(ConnectionPool, "_connect", lambda pool: pytest.fail("it is asked"))
         with pytest.raises(pytest.fail.Exception):
-            fs.mkdir(f"/{folder}/d")
+            fs.mkdir(f"{root}/d")
         assert recorder.counted() == {"NOOP": 1}
 
 

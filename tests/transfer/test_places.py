@@ -307,7 +307,7 @@ def test_a_target_with_links_to_files(name: str, opened: Opened, tmp_path: Path)
         (there / link).rename(there / way[-1])
         (there / link).symlink_to(way[0])
     (there / "link").symlink_to("sub/z")
-    kept = {each: b"1" for each in ("x", "y", "sub/x", "link", "sub/z")}
+    kept = dict.fromkeys(("x", "y", "sub/x", "link", "sub/z"), b"1")
     store.seed({"t/other": b"1", "t/sub/w": b"1"})
     for path in there.rglob("*"):
         os.utime(path, ((there / "new").stat().st_mtime,) * 2, follow_symlinks=False)

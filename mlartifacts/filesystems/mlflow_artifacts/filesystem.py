@@ -111,7 +111,7 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         self._offered: wire.Capabilities | None = None
         # When to send again what passed, where the server was busy: in its words, if it said.
         self._busy: str | None = None
-        self._asking = OfLoop(asyncio.Lock)
+        self._asking: OfLoop[list[asyncio.Task[wire.Capabilities]]] = OfLoop(list)
         self._copying = OfLoop(lambda: asyncio.Semaphore(_COPIED_AT_ONCE))
         self._deleting = OfLoop(lambda: asyncio.Semaphore(_DELETED_AT_ONCE))
         self._upload_from: int = options.pop("multipart_upload_minimum_file_size")
@@ -261,16 +261,24 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         """Whether presigned URLs are used: as the caller or the environment says, or the server."""
         if told is not None:
             return told
-        async with self._asking.get():  # of many readers at once, one asks
-            if self._offered is None:
-                try:
-                    answer = await self._json("GET", wire.SERVER_INFO, again=False)
-                except (Refused, NotMLflow) as error:
-                    if isinstance(error, Refused) and error.status in TRANSIENT | {401, 403}:
-                        raise
-                    answer = {}  # an older server
-                self._offered = wire.Capabilities.of(answer)
+        if self._offered is None:
+            asking = self._asking.get()
+            if not asking:  # of many readers at once, one asks, and a failure is all of theirs
+                task = asyncio.create_task(self._capabilities())
+                task.add_done_callback(lambda task: task.cancelled() or task.exception())
+                task.add_done_callback(asking.remove)
+                asking.append(task)
+            self._offered = await asyncio.shield(asking[0])
         return bool(getattr(self._offered, what))
+
+    async def _capabilities(self) -> wire.Capabilities:
+        try:
+            answer = await self._json("GET", wire.SERVER_INFO, again=False)
+        except (Refused, NotMLflow) as error:
+            if isinstance(error, Refused) and error.status in TRANSIENT | {401, 403}:
+                raise
+            answer = {}  # an older server
+        return wire.Capabilities.of(answer)
 
     # ---- Looking ---------------------------------------------------------------------------
 
