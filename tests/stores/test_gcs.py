@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import logging
@@ -11,6 +12,7 @@ import threading
 import warnings
 
 import fsspec
+import google_crc32c
 import pytest
 from gcsfs.core import GCSFileSystem
 
@@ -19,6 +21,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.stores.gcs import filesystem as gcs
+from mlartifacts.stores.gcs.uploads import Uploads
 from mlartifacts.uri import parse
 from tests.servers import reverse_proxy, tcp_proxy
 from tests.servers.reverse_proxy import Answer
@@ -374,7 +377,9 @@ def test_requests(proxy, bucket, act, name, args):
 
     ours, theirs = asked(fs), asked(plain)
     if act in {"info", "exists"}:
-        theirs = 2  # it asks two things at once, and the second is often not yet sent
+        theirs = (
+            3  # it asks two things at once, and may ask the first again if the other is quicker
+        )
     assert ours <= theirs
 
 
@@ -718,6 +723,18 @@ def test_a_damaged_answer(front, fs, old, act, damage):
 
 def rename(body, field):
     return body.replace(b'"%b":' % field, b'"%b":' % field[::-1])
+
+
+@pytest.mark.parametrize(("said", "size"), [({"Range": "bytes=0-599"}, 600), ({}, 0)])
+def test_the_checksum_where_google_takes_less_than_was_sent(said, size):
+    uploads, data = Uploads(), bytes(range(250)) * 8
+    first = uploads.part("url", data[:1000], {"headers": {"Content-Range": "bytes 0-999/*"}})
+    first.taken(308, said)
+    options = {"headers": {"Content-Range": f"bytes {size}-1999/2000"}}
+    uploads.part("url", memoryview(data)[size:], options).taken(200, {})
+    crc = base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+    assert options["headers"]["X-Goog-Hash"] == f"crc32c={crc}"
+    assert uploads.known == {}
 
 
 def test_nothing_is_logged_where_nobody_listens(front, fs, bucket, monkeypatch, capsys):

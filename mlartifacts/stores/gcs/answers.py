@@ -82,13 +82,12 @@ def deletions(kind: str, said: bytes, paths: list[str]) -> Iterator[Exception | 
 def _deletion(status: int, body: str, path: str) -> Exception | None:
     if status == 204:
         return None
-    if status < 400 or (status == 404 and body.startswith("<")):
-        return _other(status, body.encode())
-    try:
-        validate_response(status, body, path)
-    except Exception as error:
-        return error
-    return None  # pragma: no cover
+    if status >= 400 and not (status == 404 and body.startswith("<")):
+        try:
+            validate_response(status, body, path)
+        except Exception as error:
+            return error
+    return _other(status, body.encode())
 
 
 def _other(status: int, said: bytes) -> OSError:

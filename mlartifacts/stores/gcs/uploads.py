@@ -80,9 +80,10 @@ class Part:
         if status != 308:
             self._uploads.known.pop(self._url, None)
             return
-        size = int(headers.get("Range", "-1").rpartition("-")[2]) + 1 - self._start
+        said = headers.get("Range")  # none: it has nothing
+        size = max(int(said.rpartition("-")[2]) + 1 - self._start, 0) if said else 0
         is_all = size == len(self.data)
-        total = self.sum if is_all else _extended(self._before, self.data[: max(size, 0)])
+        total = self.sum if is_all else _extended(self._before, self.data[:size])
         self._uploads.known[self._url] = (self._start + size, total)
 
 
