@@ -79,7 +79,7 @@ _OPERATIONS = (
 ).split()
 
 # What is mirrored as a plain method even where the driver has one.
-_MIRRORED = frozenset({*_OPERATIONS, "exists", "find", "isdir", "isfile"})
+_MIRRORED = frozenset({*_OPERATIONS, "exists", "isdir", "isfile"})
 
 # S3, Azure and Google's store agree on it, but for what they count.
 _LONGEST_KEY = 1024

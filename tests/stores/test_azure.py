@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import gc
 import json
 import pickle
@@ -357,6 +358,21 @@ def proxy(azurite, monkeypatch, root):
         yield proxy
 
 
+@pytest.fixture
+def front(azurite, monkeypatch, root):
+    """A server that may answer in the place of Azure's."""
+    with reverse_proxy.serve(azurite.url) as front:
+        through = azurite.connection_string.replace(azurite.url, front.url)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", through)
+        yield front
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Wait less between two tries."""
+    monkeypatch.setattr("mlartifacts.stores.azure.filesystem._WAIT", 0.01)
+
+
 def test_sas_token(azurite, root, container, raw, monkeypatch):
     signature = generate_container_sas(
         azurite.account,
@@ -390,11 +406,20 @@ def test_wrong_key(azurite, root, monkeypatch):
             assert key not in str(caught.value)
 
 
-def test_missing_container_is_named(fs):
+def test_missing_container_is_named(fs, container):
     with pytest.raises(FileNotFoundError, match="no such container: 'not-there'"):
         fs.pipe_file("not-there/file", b"x")
     with pytest.raises(FileNotFoundError, match="not-there"):
         fs.info("not-there")
+    fs.pipe_file(f"{container}/file", b"x")
+    for source, target in [
+        (container, "not-there"),
+        ("not-there", container),
+        ("not-there", "away"),
+    ]:
+        with pytest.raises(FileNotFoundError, match="no such container: 'not-there'") as caught:
+            fs.cp_file(f"{source}/file", f"{target}/copy")
+        assert caught.value.filename.startswith("not-there/")
     with pytest.raises(OSError, match="InvalidResourceName"):
         fs.ls("No_Container!")
 
@@ -418,7 +443,7 @@ def test_nobody_listens(azurite, root, refused_port, monkeypatch):
 
 
 @pytest.fixture
-def busy(azurite, root, monkeypatch):
+def busy(front, monkeypatch):
     """A server that answers 503 to so many requests about ``busy``, and how long we wait then."""
     asked, waits = [], []
 
@@ -429,21 +454,18 @@ def busy(azurite, root, monkeypatch):
     monkeypatch.setattr("mlartifacts.transfer.engine._pause", lambda tries: waits.append(9) or 0)
     said = {"x-ms-error-code": "ServerBusy", "Content-Type": "application/xml"}
     answer = Answer(503, b"<Error><Code>ServerBusy</Code></Error>", said)
-    with reverse_proxy.serve(azurite.url) as front:
 
-        def refuse(times):
-            def refusing(request):
-                if "/busy" not in request.path or request.method != "PUT":
-                    return None
-                asked.append(request.path)
-                return answer if len(asked) <= times else None
+    def refuse(times):
+        def refusing(request):
+            if "/busy" not in request.path or request.method != "PUT":
+                return None
+            asked.append(request.path)
+            return answer if len(asked) <= times else None
 
-            front.answer = refusing
-            return asked, waits
+        front.answer = refusing
+        return asked, waits
 
-        string = azurite.connection_string.replace(azurite.url, front.url)
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
-        yield refuse
+    return refuse
 
 
 @pytest.mark.parametrize("size", [1, 20_000_000])
@@ -468,6 +490,42 @@ def test_a_server_that_stays_busy(busy, root, tmp_path):
     assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=True))
 
 
+@pytest.mark.parametrize("waits", [7, 9000])
+def test_a_server_that_asks_for_a_wait(front, root, raw, tmp_path, monkeypatch, waits):
+    """By 429, once to each request; it is waited for as long as a silent server, at most."""
+    (tmp_path / "file").write_bytes(bytes(9_000_000))
+    asked, waited = set(), []
+
+    def answer(request):
+        if request.path in asked:
+            return None
+        asked.add(request.path)
+        return Answer(429, b"<html>Slowly!</html>", {"Retry-After": str(waits)})
+
+    async def sleep(retry, settings, transport):
+        waited.append(retry.get_backoff_time(settings))
+
+    monkeypatch.setattr("mlartifacts.stores.azure.filesystem._Retry.sleep", sleep)
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "60")
+    front.answer = answer
+    mlartifacts.upload(tmp_path / "file", f"{root}/")
+    assert raw.download_blob("file").readall() == bytes(9_000_000)
+    asked.clear()
+    mlartifacts.download(f"{root}/file", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == bytes(9_000_000)
+    assert {*waited} == {min(waits, 60)}
+
+
+def test_a_server_that_asks_for_waits_without_end(busy, front, root, tmp_path):
+    (tmp_path / "busy").write_bytes(b"x")
+    asked, waits = [], busy(0)[1]
+    front.answer = lambda request: asked.append(request) or Answer(429, b"", {"Retry-After": "x"})
+    with pytest.raises(OSError, match=" 429 "):
+        mlartifacts.upload(tmp_path / "busy", f"{root}/")
+    assert len(asked) == 6
+    assert max(waits) <= 8
+
+
 def test_steps_that_are_dots(fs, container, raw):
     raw.upload_blob("b", b"not this")
     for path in ("a/../b", "./b", "a/../../other/b", "a/."):
@@ -484,6 +542,178 @@ def test_version_is_a_name_unless_asked_for(fs, container, raw):
     assert fs.cat_file(f"{container}/a?versionid=1") == b"this"
     aware = mlartifacts.filesystem("az", version_aware=True)
     assert aware.split_path("c/a?versionid=1") == ("c", "a", "1")
+
+
+# ---- Answers that are none of Azure's ----------------------------------------------------
+
+PAGE = Answer(200, b"<html><body>Log in, please.</body></html>", {"Content-Type": "text/html"})
+MISSING = Answer(404, PAGE.body, PAGE.headers)
+EMPTY = [Answer(201), Answer(202)]
+
+
+@pytest.fixture
+def acts(fs, container, raw, tmp_path):
+    """What asks a server, each with the path that its error is about."""
+    for name in ("file", "tree/one", "tree/two"):
+        raw.upload_blob(name, b"stored")
+    (tmp_path / "local").write_bytes(b"5 long")
+    file, tree, new = f"{container}/file", f"{container}/tree", f"{container}/new"
+
+    def made():
+        fs, _ = mlartifacts.url_to_fs(f"az://{container}")
+        return fs
+
+    def write(size):
+        with made().open(file, "wb", block_size=2**20) as opened:
+            opened.write(bytes(size))
+
+    return {
+        "ls": (tree, lambda: made().ls(tree)),
+        "find": (tree, lambda: made().find(tree)),
+        "walk": (tree, lambda: list(made().walk(tree))),
+        "du": (tree, lambda: made().du(tree)),
+        "info": (file, lambda: made().info(file)),
+        "exists": (file, lambda: made().exists(file)),
+        "isdir": (tree, lambda: made().isdir(tree)),
+        "cat": (file, lambda: made().cat(file)),
+        "open": (file, lambda: made().open(file)),
+        "get": (file, lambda: made().get(file, str(tmp_path / "got"))),
+        "cp": (file, lambda: made().cp(file, new)),
+        "rm": (file, lambda: made().rm(file)),
+        "rm -r": (tree, lambda: made().rm(tree, recursive=True)),
+        "pipe": (file, lambda: made().pipe(file, b"5 long")),
+        "put": (file, lambda: made().put(str(tmp_path / "local"), file)),
+        "write": (file, lambda: write(6)),
+        "write blocks": (file, lambda: write(3 * 2**20)),
+    }
+
+
+@pytest.mark.parametrize("answer", [PAGE, MISSING, *EMPTY], ids=lambda answer: answer.status)
+def test_what_something_else_answers(front, acts, raw, answer):
+    front.answer = lambda request: answer
+    for name, (path, act) in acts.items():
+        with pytest.raises(OSError, match=f"{answer.status} .* no answer of Azure's") as caught:
+            act()
+        assert not isinstance(caught.value, FileNotFoundError), name
+        assert caught.value.filename == path, name
+    assert {raw.download_blob(each.name).readall() for each in raw.list_blobs()} == {b"stored"}
+
+
+@pytest.mark.parametrize("answer", [PAGE, MISSING, *EMPTY], ids=lambda answer: answer.status)
+@pytest.mark.parametrize("act", ["delete", "sync", "rm"])
+def test_deletions_that_something_else_answers(front, root, raw, tmp_path, answer, act):
+    names = {"tree/one", "tree/two", "tree/three"}
+    for name in names:
+        raw.upload_blob(name, b"")
+    (tmp_path / "empty").mkdir()
+    front.answer = lambda request: answer if request.method in {"DELETE", "POST"} else None
+    fs, path = mlartifacts.url_to_fs(f"{root}/tree")
+    with pytest.raises(OSError, match="no answer of Azure's") as caught:
+        if act == "delete":
+            mlartifacts.delete(f"{root}/tree", exclude=["other"])
+        elif act == "sync":
+            mlartifacts.sync(tmp_path / "empty", f"{root}/tree", delete=True)
+        else:
+            fs.rm(path, recursive=True)
+    if act != "rm":
+        assert caught.value.failures.keys() == {name.removeprefix("tree/") for name in names}
+    assert {blob.name for blob in raw.list_blobs()} == names
+
+
+@pytest.mark.parametrize("part", ["comp=block&", "comp=blocklist"])
+def test_a_part_of_an_upload_that_something_else_answers(front, root, raw, tmp_path, part):
+    old, new = bytes(9_000_000), b"n" * 9_000_000
+    raw.upload_blob("file", old)
+    (tmp_path / "file").write_bytes(new)
+    front.answer = lambda request: Answer(201) if part in request.path else None
+    with pytest.raises(TransferError, match="no answer of Azure's"):
+        mlartifacts.upload(tmp_path / "file", f"{root}/")
+    assert raw.download_blob("file").readall() == old
+
+
+def test_a_copy_of_which_something_else_tells(front, root, container, raw):
+    raw.upload_blob("old", b"new")
+    raw.upload_blob("new", b"old")
+    begun = {"x-ms-version": "1", "x-ms-copy-id": "an-id", "x-ms-copy-status": "pending"}
+
+    def answer(request):
+        if "x-ms-copy-source" in {name.lower() for name in request.headers}:
+            return Answer(202, b"", {**begun, "ETag": '"1"'})
+        return PAGE if request.method == "HEAD" else None
+
+    front.answer = answer
+    fs, _ = mlartifacts.url_to_fs(root)
+    with pytest.raises(OSError, match="no answer of Azure's") as caught:
+        fs.cp_file(f"{container}/old", f"{container}/new")
+    assert caught.value.filename == f"{container}/old"
+
+
+def test_an_answer_that_cannot_be_read(front, acts, quick):
+    front.answer = lambda request: Answer(
+        200, b"<?xml version='1.0'?><Enum", {"x-ms-version": "1", "Content-Type": "application/xml"}
+    )
+    for name in ("ls", "find", "rm -r"):
+        path, act = acts[name]
+        with pytest.raises(OSError, match="cannot be read") as caught:
+            act()
+        assert caught.value.filename == path
+
+
+@pytest.mark.parametrize("kind", [ConnectionResetError, TimeoutError])
+def test_an_answer_that_breaks_off(proxy, root, raw, quick, monkeypatch, kind):
+    """A lost connection is tried again, and a silence is not."""
+    for number in range(30):
+        raw.upload_blob(f"tree/{number}", b"")
+    fs, path = mlartifacts.url_to_fs(f"{root}/tree", read_timeout=0.2)
+    for act in (fs.ls, fs.find, fs.du, lambda path: fs.rm(path, recursive=True)):
+        proxy.reset()
+        proxy.cut()
+        if kind is TimeoutError:
+            proxy.swallow_after = 3000
+        else:
+            proxy.most = 3000
+        with pytest.raises(kind) as caught:
+            act(path)
+        assert caught.value.filename == path
+        assert len(proxy.requests) == (1 if kind is TimeoutError else 6)
+
+
+# ---- Redirects ---------------------------------------------------------------------------
+
+
+def test_redirects_without_end(front, acts):
+    front.answer = lambda request: Answer(307, b"", {"Location": request.path})
+    for name in ("ls", "find", "exists", "cat", "cp", "rm -r", "pipe"):
+        path, act = acts[name]
+        with pytest.raises(OSError, match="redirects without end") as caught:
+            act()
+        assert caught.value.filename == path
+        assert caught.value.errno == errno.ELOOP
+
+
+def test_a_redirect_to_nobody(front, root, refused_port, quick):
+    there = f"127.0.0.1:{refused_port}"
+    front.answer = lambda request: Answer(302, b"", {"Location": f"http://{there}/file?sig=s"})
+    fs, path = mlartifacts.url_to_fs(f"{root}/file")
+    for act in (fs.exists, fs.cat_file):
+        with pytest.raises(ConnectionRefusedError, match=rf"{there} \(to which .* redirects\)"):
+            act(path)
+
+
+def test_a_redirect_to_who_refuses(front, root):
+    with reverse_proxy.serve("http://127.0.0.1:1") as other:
+        other.answer = lambda request: Answer(403)
+        there = other.url.removeprefix("http://")
+        moved = f"http://user:secret@{there}/file?sig=secret"
+        front.answer = lambda request: Answer(307, b"", {"Location": moved})
+        fs, path = mlartifacts.url_to_fs(f"{root}/file")
+        acts = (fs.exists, fs.cat_file, lambda path: fs.pipe_file(path, b"x"))
+        for act in acts:
+            said = rf" {there} \(to which .* redirects\) refused \(403\): '"
+            with pytest.raises(PermissionError, match=said) as caught:
+                act(path)
+            assert "secret" not in str(caught.value)
+        assert other.requests
 
 
 # ---- Directories that are blobs ----------------------------------------------------------
@@ -650,7 +880,8 @@ def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, when):
     """Azure may take its time for a copy, and leaves an empty blob where that is ended."""
     raw.upload_blob("old", b"x")
     asked, is_stopped = threading.Event(), threading.Event()
-    pending = {"x-ms-copy-id": "an-id", "x-ms-copy-status": "pending", "ETag": '"1"'}
+    azures = {"x-ms-version": "1"}
+    pending = {**azures, "x-ms-copy-id": "an-id", "x-ms-copy-status": "pending", "ETag": '"1"'}
 
     def answer(request):
         headers = {name.lower() for name in request.headers}
@@ -662,7 +893,7 @@ def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, when):
         if request.method == "HEAD":
             asked.set()
             return Answer(200, b"", {**pending, "x-ms-blob-type": "BlockBlob"})
-        return Answer(204 if request.method == "PUT" else 202)
+        return Answer(204 if request.method == "PUT" else 202, b"", azures)
 
     with reverse_proxy.serve(azurite.url) as front:
         string = azurite.connection_string.replace(azurite.url, front.url)

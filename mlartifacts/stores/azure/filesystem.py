@@ -15,13 +15,15 @@ import errno
 import hashlib
 import io
 import itertools
+import math
 import os
 import random
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
@@ -52,14 +54,18 @@ with STORE.driver():
         AzureError,
         ClientAuthenticationError,
         HttpResponseError,
+        IncompleteReadError,
         ResourceExistsError,
         ResourceNotFoundError,
         ServiceRequestError,
         ServiceRequestTimeoutError,
         ServiceResponseError,
         ServiceResponseTimeoutError,
+        TooManyRedirectsError,
     )
+    from azure.core.pipeline.policies import AsyncRetryPolicy
     from azure.core.pipeline.transport import AioHttpTransport
+    from azure.core.pipeline.transport._aiohttp import AioHttpStreamDownloadGenerator
     from azure.storage.blob import BlobBlock, ContentSettings
     from azure.storage.blob.aio import BlobPrefix, BlobServiceClient, ExponentialRetry
 
@@ -68,6 +74,11 @@ __all__ = ["AzureArtifactFileSystem"]
 _CONNECTING = 20  # seconds; Azure's own default
 _RETRIES = 5  # of a server that is busy; Azure's three where the connection is lost
 _WAIT = 0.5  # seconds before the second try, at most; twice as long before each further one
+
+# What each answer of Azure's has: the one if all went well, else the other.
+_OF_AZURE = ("x-ms-version", "x-ms-error-code")
+# Statuses of errors that say how things are; of others it does not matter whose they are.
+_TELLING = frozenset({404, 409, 412, 416})
 
 _OF_ACCOUNT = frozenset(
     "AccountIsDisabled AuthenticationFailed AuthorizationFailure ContainerBeingDeleted"
@@ -93,34 +104,78 @@ _LOGIN = (
 )
 
 
+@contextlib.contextmanager
+def _asking(request: Any) -> Iterator[None]:
+    """Have errors tell what was asked; its URL is another one after a redirect."""
+    try:
+        yield
+    except AzureError as error:
+        error.request = request
+        raise
+
+
+class _NotAzure(ServiceResponseError):  # type: ignore[misc]
+    """Something else answered: a network's page to log in at, say."""
+
+
 class _Retry(ExponentialRetry):  # type: ignore[misc]
     """Azure's retries, but none after a timeout or a failed login, and each soon.
 
     A caller who allows n seconds must not wait four times as long for the error, nor a minute
     to hear that nobody listens or that there is no login. Azure's own waits are 15 seconds and
-    more, also where a server was busy for a moment.
+    more, also where a server was busy for a moment, and never those that the server asks for.
+
+    Parameters
+    ----------
+    most : float or None
+        Seconds that are waited where a server asks for more.
     """
+
+    def __init__(self, most: float | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._most = math.inf if most is None else most
 
     def increment(
         self, settings: Any, request: Any, response: Any = None, error: Any = None
     ) -> bool:
         if isinstance(
             error,
-            ServiceRequestTimeoutError | ServiceResponseTimeoutError | ClientAuthenticationError,
+            ServiceRequestTimeoutError
+            | ServiceResponseTimeoutError
+            | ClientAuthenticationError
+            | _NotAzure,
         ):
             return False
+        answer = response or getattr(error, "response", None)
+        settings["asked"] = answer and answer.headers.get("Retry-After")
         again: bool = super().increment(settings, request, response=response, error=error)
         return again
 
     def get_backoff_time(self, settings: Any) -> float:
         longest: float = _WAIT * 2 ** (settings["count"] - 1)
-        return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
+        wait = longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
+        with contextlib.suppress(TypeError, ValueError):  # none is asked for, or it is no time
+            asked = AsyncRetryPolicy().parse_retry_after(settings["asked"])
+            wait = max(wait, min(asked, self._most))
+        return wait
+
+
+class _Stream(AioHttpStreamDownloadGenerator):  # type: ignore[misc]
+    """The bytes of an answer, after whose silence Azure's package does not ask for them again."""
+
+    async def __anext__(self) -> Any:
+        with _asking(self.request):
+            try:
+                return await super().__anext__()
+            except ServiceResponseTimeoutError as error:
+                raise ServiceRequestTimeoutError(error, error=error) from error
 
 
 class _Transport(AioHttpTransport):  # type: ignore[misc]
     """Large bodies as streams: aiohttp writes those bit by bit, and others in one go.
 
-    What a server does not take any more ends by a timeout, too.
+    What a server does not take any more ends by a timeout, too, and an answer that is not Azure's
+    is an error, also where it says that all went well.
     """
 
     session: aiohttp.ClientSession | None
@@ -137,13 +192,25 @@ class _Transport(AioHttpTransport):  # type: ignore[misc]
         await super().open()
 
     async def send(self, request: Any, **config: Any) -> Any:
-        try:
-            return await super().send(request, **config)
-        except ServiceRequestError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT:
-                raise ServiceRequestTimeoutError(str(error), error=cause) from cause
-            raise
+        with _asking(request):
+            try:
+                response = await super().send(request, **config)
+            except ServiceRequestError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT:
+                    raise ServiceRequestTimeoutError(str(error), error=cause) from cause
+                raise
+            status = response.status_code
+            is_azures = any(name in response.headers for name in _OF_AZURE)
+            if not is_azures and (status < 300 or status in _TELLING):
+                response.internal_response.close()
+                raise _NotAzure(f"{status} {response.reason}")
+            if status == 429:  # Azure's retries know it as an error alone
+                if config.get("stream"):
+                    await response.read()
+                raise HttpResponseError(response=response)
+            response._stream_download_generator = _Stream
+            return response
 
     def _get_request_data(self, request: Any) -> Any:
         data = super()._get_request_data(request)
@@ -358,7 +425,9 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                 ),
                 read_timeout=limits.get("read_timeout", whole),
             ),
-            "retry_policy": _Retry(retry_total=_RETRIES, retry_status=_RETRIES),
+            "retry_policy": _Retry(
+                limits.get("read_timeout", whole), retry_total=_RETRIES, retry_status=_RETRIES
+            ),
             "user_agent": "mlartifacts",
         }
         if self.connection_string:
@@ -644,7 +713,10 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                     target.start_copy_from_url(source.url, **kwargs),
                     lambda answer: _end_copy(target, answer["copy_id"]),
                 )
-            except ResourceNotFoundError:
+            except ResourceNotFoundError as error:
+                if _code(error) == "ContainerNotFound":  # whichever that is
+                    is_there = await self._container_exists(container1)
+                    raise self._explain(error, path2 if is_there else path1) from error
                 if key1 and await self._dir_exists(container1, key1):
                     return  # a tree is copied blob by blob, and its directories are none
                 raise
@@ -826,22 +898,31 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             return None
         number, reason = self._meaning(cause, path)
         meant = OSError(number, reason, path)
-        if number == errno.ECONNREFUSED or (getattr(cause, "status_code", None) or 0) >= 500:
+        status = getattr(cause, "status_code", None) or 0
+        if number == errno.ECONNREFUSED or status == 429 or status >= 500:
             meant = final(meant)  # Azure's client has tried again
         return of_store(meant) if _is_of_account(cause) else meant
 
     def _meaning(self, error: AzureError, path: str) -> tuple[int, str]:
+        who = self._who(error)
         if isinstance(error, ServiceRequestTimeoutError | ServiceResponseTimeoutError):
             return errno.ETIMEDOUT, (
-                f"no answer from {self._host}; MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets"
+                f"no answer from {who}; MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT sets"
                 " for how long to wait"
             )
+        if isinstance(error, _NotAzure):
+            return errno.EPROTO, f"{who} says {error}, but that is no answer of Azure's"
+        if isinstance(error, IncompleteReadError):
+            return errno.ECONNRESET, f"the connection to {who} was lost amid the answer"
+        if isinstance(error, TooManyRedirectsError):
+            return errno.ELOOP, f"{self._host} redirects without end"
         if isinstance(error, ServiceRequestError | ServiceResponseError):
-            return _of_connection(error), f"no connection to {self._host}"
+            return _of_connection(error), f"no connection to {who}"
         code = _code(error)
         status = getattr(error, "status_code", None)
         if status in {401, 403}:
-            return errno.EACCES, f"{self._host} refused ({code or status}): {_LOGIN}"
+            hint = f": {_LOGIN}" if who == self._host else ""
+            return errno.EACCES, f"{who} refused ({code or status}){hint}"
         if isinstance(error, ClientAuthenticationError):
             # Its own text is long, and tells of each way to log in that was tried.
             signing = type(error).__name__ == "AzureSigningError"
@@ -849,6 +930,8 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             return errno.EACCES, f"{what}: {_LOGIN}"
         if not isinstance(error, HttpResponseError):
             return errno.EIO, type(error).__name__
+        if status is not None and status < 300:
+            return errno.EBADMSG, f"the answer of {who} cannot be read: {error.message}"
         if status == 413:
             return errno.EFBIG, TOO_LARGE
         if code == "ContainerNotFound":
@@ -872,7 +955,20 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             return number, os.strerror(number)
         if number == errno.ESTALE:
             return number, "the blob has changed"
-        return number, f"{self._host} says {status} {code or error.reason}"
+        return number, f"{who} says {status} {code or error.reason}"
+
+    def _who(self, error: AzureError) -> str:
+        """Who answered, or did not."""
+        answer = getattr(error, "response", None)
+        request = answer.request if answer is not None else getattr(error, "request", None)
+        if request is None or "x-ms-version" not in request.headers:  # a login's has none
+            return self._host
+        there = urlsplit(request.url).netloc.rpartition("@")[2]
+        client = self.service_client
+        own = (client.primary_hostname, client.secondary_hostname)
+        if there in {str(each).partition("/")[0] for each in own}:
+            return self._host
+        return f"{there} (to which {self._host} redirects)"
 
     @property
     def _host(self) -> str:
@@ -939,7 +1035,9 @@ def _azure(error: BaseException | None) -> AzureError | None:
     """The error of Azure's that is behind one of the driver's."""
     while error is not None and not isinstance(error, AzureError):
         error = error.__cause__ or error.__context__
-    return error
+    # What Azure's package says after its own tries has nothing but the last error.
+    inner = getattr(error, "inner_exception", None)
+    return inner if isinstance(inner, AzureError) else error
 
 
 def _code(error: AzureError) -> str:
