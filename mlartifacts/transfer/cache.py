@@ -151,8 +151,9 @@ def _given(snapshots: Snapshots, source: End, state: _State, callback: Callback 
             with snapshots.part(key, name) as part:
                 try:
                     content = _fetch(source, state.files, part, callback)
-                except TransferError:
-                    if _State.of(source).mark == state.mark:
+                except TransferError as error:
+                    is_silent = any(isinstance(e, TimeoutError) for e in error.failures.values())
+                    if is_silent or _State.of(source).mark == state.mark:
                         raise
                     continue
                 if _State.of(source).mark != state.mark:

@@ -344,9 +344,7 @@ def silenced(wire: Line, act: Callable[[Callback], object]) -> None:
         if "?uploads&" not in each.target  # which are listed before one begins, and after
         if each.headers.get("range") != "bytes=0-0"  # which tells of ranges, and of a time
     ]
-    # Azure's client asks once more for the rest of an answer that stops, and nobody else does.
-    most = 2 if wire.store.name == "wasbs" else 1
-    assert max(collections.Counter(asked).values(), default=0) <= most
+    assert max(collections.Counter(asked).values(), default=0) <= 1
     if not asked:  # it speaks no HTTP: another try would have connections of its own
         assert wire.bulk.connections - silence.connections <= 2
 

@@ -209,6 +209,35 @@ def test_a_server_that_says_nothing(
     assert 0 < len(hanging_server.accepted) <= 2 * engine._CARRIED_AT_ONCE
 
 
+@pytest.mark.parametrize("act", ["upload", "download", "cached"])
+def test_a_server_that_falls_silent_amid_many(
+    act: str, line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way waits, and nothing is asked after it: not for another file, nor of all."""
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("mlartifacts.transfer.outage._DOUBT", 10)  # on a machine that is busy
+    wire, size = line("wasbs"), 20_000
+    many = {f"file-{number}": bytes(size) for number in range(50)}
+    here = plant(tmp_path / "here", many)
+    if act != "upload":
+        wire.store.seed({f"tree/{name}": data for name, data in many.items()})
+    acts = {
+        "upload": lambda: mlartifacts.upload(here, wire.uri("tree")),
+        "download": lambda: mlartifacts.download(wire.uri("tree"), tmp_path / "there"),
+        "cached": lambda: mlartifacts.cached(wire.uri("tree")),
+    }
+    wire.proxy.swallow_after = 6_000 if act == "upload" else 10 * size
+    with pytest.raises(TransferError, match="no answer"):
+        acts[act]()
+    in_vain = [
+        each
+        for each in wire.proxy.requests
+        if not each.status or ("file-" in each.target and act != "upload" and each.body < size)
+    ]
+    assert 0 < len(in_vain) <= mlartifacts.url_to_fs(wire.uri())[0].files_at_once
+
+
 @pytest.mark.parametrize("name", [*OVER_HTTP, "sftp", "hdfs-native"])
 def test_a_slow_line_is_not_silent(
     name: str, line: Callable[[str], Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
