@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ __all__ = ["Report", "copy", "delete", "download", "sync", "upload"]
 _ASKED_AT_ONCE = 16
 # A file of more bytes is asked about before it is moved again.
 _LARGE = 8 * 2**20
+# That lead to a file: more of them the system does not follow.
+_MOST_LINKS = 40
 _DONE = {"upload": "uploaded", "download": "downloaded", "copy": "copied", "sync": "copied"}
 
 Place = str | os.PathLike[str]
@@ -364,9 +366,9 @@ def sync(
         doomed = _missing(one, _extra(other, there, paths, kept))
         if doomed and not dry_run:
             refuse_source(one, other, doomed)
-            if not other.is_local:
-                linked = kept_by_links(other, there, doomed, kept)
-                doomed = [name for name in doomed if name not in linked]
+        linked = kept_by_links(other, there, doomed, kept, dry_run)
+        doomed = [name for name in doomed if name not in linked]
+        if doomed and not dry_run:
             remove(other, doomed)
         deleted = tuple(sorted({*report.deleted, *doomed}))
         seconds = time.monotonic() - began
@@ -448,7 +450,7 @@ def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str
     """What is there and is not kept, under its name or by another one that leads to it."""
     names = paths.among(there, end)
     real = End(end.fs, end.real())
-    same = {real.real(name) for name in kept}
+    same = {step for name in kept for step in _steps_of(real, name)}
     other_letters = {folded(name) for name in respelled(kept, there, end)}
     kept = {*kept, ""}  # an object of the directory's name is not in it
     return sorted(
@@ -456,6 +458,18 @@ def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str
         for name in names
         if name not in kept and real.path(name) not in same and folded(name) not in other_letters
     )
+
+
+def _steps_of(real: End, name: str) -> Iterator[str]:
+    """The paths that the links of a local name lead to, one after the other."""
+    path = real.path(name)
+    for _ in range(_MOST_LINKS if real.is_local else 0):
+        if not os.path.islink(path):
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+        path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        yield path
+    yield real.real(name)
 
 
 def _transfer(
@@ -535,7 +549,8 @@ def _transfer(
             with contextlib.suppress(OSError):  # told once all was copied
                 listed = target.own()
         new = {file.name for file in plan.moves} - there.keys()
-        cleared = _clear_way(source, target, new, _extra(target, listed, paths, {*files}))
+        extra = _extra(target, listed, paths, {*files})
+        cleared = _clear_way(source, target, new, extra, listed, skipped)
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
@@ -560,10 +575,18 @@ def _transfer(
     return report, is_directory
 
 
-def _clear_way(source: End, target: End, new: set[str], extra: list[str]) -> list[str]:
+def _clear_way(
+    source: End,
+    target: End,
+    new: set[str],
+    extra: list[str],
+    there: Mapping[str, File],
+    kept: Collection[str],
+) -> list[str]:
     """Delete what of the target stands where something new is to be, and say what that was.
 
-    That is a file where a directory must be, and what is in a directory where a file must be.
+    That is a file where a directory must be, and what is in a directory where a file must be; but
+    not what is a kept file under another name.
     """
     needed = {above for name in new for above in parents(name)}
     taken = target.directories(new)
@@ -571,6 +594,9 @@ def _clear_way(source: End, target: End, new: set[str], extra: list[str]) -> lis
     doomed = _missing(source, doomed)
     if doomed:
         refuse_source(source, target, doomed)
+    linked = kept_by_links(target, there, doomed, kept)
+    doomed = [name for name in doomed if name not in linked]
+    if doomed:
         remove(target, doomed)
     for name in taken:
         remove_empty(target, name)

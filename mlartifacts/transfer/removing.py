@@ -26,6 +26,7 @@ T = TypeVar("T")
 _AT_ONCE = 16
 # Requests for many files each: a store may be slow with them, or find them too many.
 _TOGETHER_AT_ONCE = 4
+_MINUTE = 60
 # How long an interrupt waits for what is on its way, and then for its removal.
 _LAST_SECONDS = 0.4
 
@@ -223,7 +224,11 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
 
 
 def kept_by_links(
-    end: End, there: Mapping[str, File], doomed: Collection[str], kept: Collection[str]
+    end: End,
+    there: Mapping[str, File],
+    doomed: Collection[str],
+    kept: Collection[str],
+    dry_run: bool = False,
 ) -> set[str]:
     """Which files of a server that are to be deleted are kept ones, as a link leads there.
 
@@ -234,20 +239,21 @@ def kept_by_links(
     Parameters
     ----------
     end : End
-        Not on this machine.
     there : mapping of str to File
         Its listing.
     doomed, kept : collection of str
+    dry_run : bool, default False
+        Write nothing to find out, so that links to directories may not be known.
 
     Raises
     ------
     TransferError
         Nobody can tell.
     """
-    if end.holds_keys:
+    if not doomed or end.is_local or end.holds_keys:
         return set()
     linked = _linked(end, there, doomed, kept)
-    return linked | _in_linked(end, there, set(doomed) - linked, kept)
+    return linked if dry_run else linked | _in_linked(end, there, set(doomed) - linked, kept)
 
 
 def _linked(
@@ -261,9 +267,13 @@ def _linked(
     if not hasattr(store.fs, "link_targets"):
         return set()
 
+    unit = max([1, *(file.unit for file in there.values())])
+
     def alike(name: str) -> tuple[int, float | None]:
         file = there[name]
-        return file.size, file.modified if file.unit <= 1 else None
+        if file.modified is None or unit > _MINUTE:  # days may be of any zone
+            return file.size, None
+        return file.size, file.modified // unit
 
     perhaps: dict[tuple[int, float | None], set[str]] = collections.defaultdict(set)
     for name in doomed:

@@ -84,6 +84,8 @@ def verify(
             _compare(source, target, name, each, there)
             if seen is not None and not each.arrived:
                 seen[name] = there
+        except TimeoutError as error:
+            failures[name] = gone = error  # a server that is silent is waited for once
         except Exception as error:
             failures[name] = error
     return failures

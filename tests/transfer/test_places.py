@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mlartifacts
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.stores.azure import account
 from mlartifacts.transfer import operations
 from mlartifacts.transfer.trees import End
@@ -293,30 +293,58 @@ def test_a_target_with_a_link_into_itself(name: str, opened: Opened, tmp_path: P
     assert marks(store) == []
 
 
-@pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd"])
+def put_a_link(path: Path, target: str) -> None:
+    """Put a link that is as old as what it leads to: some listings say that of the link."""
+    path.symlink_to(target)
+    os.utime(path, (path.stat().st_mtime,) * 2, follow_symlinks=False)
+
+
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd"])
 def test_a_target_with_links_to_files(name: str, opened: Opened, tmp_path: Path) -> None:
     """What they lead to is not deleted, as the names that are kept would be lost with it."""
     store: Any = opened(name)
     here = plant(tmp_path / "here", {"x": b"1", "sub/x": b"1", "new": b"2"})
+    for name in found(here):
+        os.utime(here / name, (1.5e9, 1.5e9))
     there = store.folder / "t"
     (there / "sub").mkdir(parents=True)
     there.chmod(0o777)
     (there / "sub").chmod(0o777)
     mlartifacts.sync(here, store.uri("t"))
-    for link, way in {"x": ["y"], "sub/x": ["../link", "sub/z"]}.items():
-        (there / link).rename(there / way[-1])
-        (there / link).symlink_to(way[0])
-    (there / "link").symlink_to("sub/z")
+    (there / "x").rename(there / "y")
+    (there / "sub/x").rename(there / "sub/z")
+    for link, target in {"link": "sub/z", "x": "y", "sub/x": "../link"}.items():
+        put_a_link(there / link, target)
     kept = dict.fromkeys(("x", "y", "sub/x", "link", "sub/z"), b"1")
     store.seed({"t/other": b"1", "t/sub/w": b"1"})
-    for path in there.rglob("*"):
-        os.utime(path, ((there / "new").stat().st_mtime,) * 2, follow_symlinks=False)
-    for _ in range(2):
-        mlartifacts.sync(here, store.uri("t"), delete=True)
-        assert found(there) == {**kept, "new": b"2"}
+    for other in ("other", "sub/w"):
+        os.utime(there / other, ((there / "x").stat().st_mtime,) * 2)
+    others = {"other": b"1", "sub/w": b"1"}
+    for dry_run, deleted in ((True, others), (False, others), (False, {})):
+        report = mlartifacts.sync(here, store.uri("t"), delete=True, dry_run=dry_run)
+        assert report.deleted == (*deleted,)
+        assert found(there) == {**kept, "new": b"2", **(others if dry_run else {})}
         assert (there / "x").is_symlink()
     mlartifacts.sync(plant(tmp_path / "one", {"y": b"1"}), store.uri("t"), delete=True)
     assert found(there) == {"y": b"1"}
+
+
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd"])
+def test_what_stands_in_the_way_and_a_link_leads_to(
+    name: str, opened: Opened, tmp_path: Path
+) -> None:
+    store: Any = opened(name)
+    here = plant(tmp_path / "here", {"x": b"1"})
+    mlartifacts.sync(here, store.uri("t"))
+    there = store.folder / "t"
+    there.chmod(0o777)
+    (there / "x").rename(there / "d")
+    put_a_link(there / "x", "d")
+    plant(here, {"d/new": b"2"})
+    with pytest.raises(TransferError, match="a file is there") as caught:
+        mlartifacts.sync(here, store.uri("t"), delete=True)
+    assert caught.value.failures.keys() == {"d/new"}
+    assert found(there) == {"x": b"1", "d": b"1"}
 
 
 @pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts"])
