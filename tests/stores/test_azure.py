@@ -751,6 +751,22 @@ def test_markers_are_deleted(fs, marked, raw):
     assert [blob.name for blob in raw.list_blobs()] == ["treetop"]
 
 
+def test_a_marker_that_has_bytes_is_a_file(fs, marked, raw, root, tmp_path):
+    """By its whole name, as on S3: no disk can hold it, and who deletes it is told."""
+    raw.upload_blob("tree/full/", b"bytes")
+    raw.upload_blob("tree/full/file", b"2")
+    names = ["folder/file", "full/", "full/file"]
+    assert fs.find(marked) == [f"{marked}/{name}" for name in names]
+    assert fs.ls(f"{marked}/full", detail=False) == [f"{marked}/full/", f"{marked}/full/file"]
+    assert fs.cat_file(f"{marked}/full/") == b"bytes"
+    assert fs.isdir(f"{marked}/full")
+    assert fs.isdir(f"{marked}/empty/")
+    with pytest.raises(InvalidURI, match="'full/'"):
+        mlartifacts.download(f"{root}/tree", tmp_path / "there")
+    assert sorted(mlartifacts.delete(f"{root}/tree").moved) == names
+    assert [blob.name for blob in raw.list_blobs()] == ["treetop"]
+
+
 def test_maxdepth(fs, container):
     fs.pipe({f"{container}/{name}": b"" for name in ("a", "d/b", "d/e/c", "d/e/f/g")})
     assert fs.find(container, maxdepth=1) == [f"{container}/a"]

@@ -470,7 +470,9 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     def split_path(
         self, path: str, delimiter: str = "/", return_container: bool = False, **kwargs: Any
     ) -> tuple[str, str, str | None]:
+        trail = path[len(path.rstrip("/")) :]
         container, _, key = self._strip_protocol(path).partition("/")
+        key += trail if key else ""
         if not {".", ".."}.isdisjoint(key.split("/")):
             # The way to the server would shorten them to another blob's name.
             raise InvalidURI(f"The path {path!r} has a step '.' or '..': Azure has no such names.")
@@ -496,7 +498,9 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
             async for item in found:
                 entry = (await self._details([item]))[0]
                 if not isinstance(item, BlobPrefix):
-                    if item.name.endswith("/"):
+                    if item.name.endswith("/") and item.size:  # what has bytes is a file
+                        entry.update(type="file", name=f"{container}/{item.name}")
+                    elif item.name.endswith("/"):
                         entry.update(type="directory", size=None)
                     if entry["type"] == "directory":
                         entry["marker"] = item.name
@@ -509,7 +513,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         if self.version_aware:
             return await super()._ls(path, detail=detail, **kwargs)  # type: ignore[no-any-return]
-        container, key, _ = self.split_path(path)
+        container, key, _ = self.split_path(path.rstrip("/"))
         if not container:
             containers = self.service_client.list_containers(include_metadata=True)
             found = await self._details([each async for each in containers])
@@ -522,6 +526,11 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         found = [e for e in found if e["type"] == "file" or e["name"] != itself]
         found.sort(key=lambda entry: entry["name"])
         return found if detail else [each["name"] for each in found]
+
+    async def _info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        # A blob "dir/" of no bytes would be a file to the driver.
+        info: dict[str, Any] = await super()._info(path.rstrip("/"), **kwargs)
+        return info
 
     async def _blob(self, container: str, key: str) -> dict[str, Any]:
         async with self.service_client.get_blob_client(container, key) as client:
@@ -543,7 +552,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     ) -> Any:
         if maxdepth is not None and maxdepth < 1:
             raise ValueError("maxdepth must be at least 1")
-        container, key, _ = self.split_path(path)
+        container, key, _ = self.split_path(path.rstrip("/"))
         if not container:
             return await AsyncFileSystem._find(
                 self, path, maxdepth=maxdepth, withdirs=withdirs, detail=detail
@@ -764,7 +773,7 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     async def _rm_tree(
         self, path: str, maxdepth: int | None = None, batch_size: int | None = None
     ) -> None:
-        container, key, _ = self.split_path(path)
+        container, key, _ = self.split_path(path.rstrip("/"))
         found = await self._find(path, maxdepth=maxdepth, withdirs=True, detail=True)
         if not found:
             raise _missing(path)
