@@ -228,8 +228,9 @@ def test_a_server_that_falls_silent_amid_many(
         "cached": lambda: mlartifacts.cached(wire.uri("tree")),
     }
     wire.proxy.swallow_after = 6_000 if act == "upload" else 10 * size
-    with pytest.raises(TransferError, match="no answer"):
+    with pytest.raises(TransferError, match="no answer") as caught:
         acts[act]()
+    assert all(e.filename.endswith(name) for name, e in caught.value.failures.items())
     in_vain = [
         each
         for each in wire.proxy.requests
