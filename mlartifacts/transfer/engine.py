@@ -539,8 +539,8 @@ class Engine:
         kinds = {MD5} if self._hashed else set()
         if file.checksum is not None:
             kinds.add(file.checksum.kind)
-        # S3 lists no MD5 of what comes in parts.
-        if self._lists_md5 and (file.size <= _PIECE or not self._writes(target, file.size)):
+        # S3, which has a carrier, lists no MD5 of what comes in parts.
+        if self._lists_md5 and (file.size <= _PIECE or self._writer is None):
             kinds.add(MD5)
         return kinds
 

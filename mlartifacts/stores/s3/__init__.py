@@ -147,8 +147,8 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     if attempts is not None and attempts < 1:
         raise InvalidConfig(f"{_ATTEMPTS}={attempts}: it takes a number above 0.")
     if not (attempts or environment.text("AWS_RETRY_MODE")):
-        # s3fs tries again itself: botocore's own five attempts beneath would multiply.
-        config["retries"] = {"total_max_attempts": 2, "mode": "standard"}
+        # What is above it tries again (asking.py): botocore's attempts beneath would multiply.
+        config["retries"] = {"total_max_attempts": 1, "mode": "standard"}
     if arguments := _upload_arguments(environment):
         derived["s3_additional_kwargs"] = arguments
     if client:

@@ -20,7 +20,10 @@ from xml.etree import ElementTree
 from aiobotocore.parsers import AioRestXMLParser
 from botocore.utils import parse_timestamp
 
-__all__ = ["files_listed", "has_md5", "read_quickly"]
+__all__ = ["DIRECTORY_BUCKET", "files_listed", "has_md5", "read_quickly"]
+
+#: How the names of buckets end that list nothing but what is below a directory.
+DIRECTORY_BUCKET = "--x-s3"
 
 
 def _when(value: Any) -> datetime:
@@ -153,15 +156,17 @@ def files_listed(answer: dict[str, Any], bucket: str) -> Iterator[dict[str, Any]
         yield entry
 
 
-def has_md5(head: Mapping[str, Any]) -> bool:
+def has_md5(bucket: str, head: Mapping[str, Any]) -> bool:
     """Whether an object's ETag is of its bytes, as it is not where a key of somebody's is used.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
 
     Parameters
     ----------
+    bucket : str
     head : mapping
-        What HeadObject says.
+        What HeadObject says, or who wrote it heard.
     """
-    encryption = head.get("ServerSideEncryption", "AES256")
-    return encryption == "AES256" and not head.get("SSECustomerAlgorithm")
+    is_encrypted = head.get("ServerSideEncryption", "AES256") != "AES256"
+    is_encrypted |= bool(head.get("SSECustomerAlgorithm"))
+    return not (is_encrypted or bucket.endswith(DIRECTORY_BUCKET))

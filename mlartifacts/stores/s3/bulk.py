@@ -21,6 +21,7 @@ import inspect
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -31,7 +32,7 @@ from mlartifacts.carrying import Begun
 from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
-from mlartifacts.stores.s3.answers import has_md5
+from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, has_md5
 from mlartifacts.stores.s3.driver import Hung, told_by_name
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ _AT_ONCE_SENT = 2**16  # what the sockets' buffers take
 _PART = 2**23  # a usual part: smaller ones wait as long, in the same client
 _LONGEST = datetime.timedelta(days=365)
 _RETRIES = 3
+# How long a server is thought to be busy, in seconds.
+_BUSY_FOR = 60
 # How long credentials that are renewed count; botocore renews them ten minutes before their end.
 _FRESH = datetime.timedelta(minutes=9)
 # The process that obstore's threads are in: a fork has none.
@@ -114,7 +117,7 @@ def _is_known(fs: Any, bucket: str) -> bool:
     variables = {name.lower() for name, value in os.environ.items() if value}
     if any(name in variables for name in _PROXIES) or any(map(os.environ.get, OBSTORES_OWN)):
         return False
-    if bucket.startswith("arn:") or bucket.endswith("--x-s3"):
+    if bucket.startswith("arn:") or bucket.endswith(DIRECTORY_BUCKET):
         return False
     s3 = fs.config_kwargs.get("s3") or {}
     return not (
@@ -274,10 +277,15 @@ class S3Carrier:
         }
         self._stores: dict[int, Any] = {}
         self._lock = threading.Lock()
+        self._busy_until = 0.0
 
     def takes(self, path: str) -> bool:
-        """Whether obstore can say the name."""
-        return path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
+        """Whether obstore can say the name, to a server that has not been busy lately.
+
+        That may say when to come again, which obstore does not heed, and s3fs' requests do.
+        """
+        is_named = path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
+        return is_named and time.monotonic() >= self._busy_until
 
     def sends(self, path: str, size: int) -> bool:
         """Whether obstore also ends an upload in time that the server does not take.
@@ -324,7 +332,7 @@ class S3Carrier:
             algorithm = next((name for name in _CHECKSUMS if said.get(f"Checksum{name}")), None)
             if algorithm is None:
                 tag = _TAG_OF_PARTS.fullmatch(said.get("ETag", ""))
-                if tag is None or part is None or not has_md5(said):
+                if tag is None or part is None or not has_md5(self._bucket, said):
                     return None
                 return Checksum(Kind("md5", part), bytes.fromhex(tag[1]), certain=False)
             text, of_parts, _ = said[f"Checksum{algorithm}"].partition("-")
@@ -451,7 +459,10 @@ class S3Carrier:
             if isinstance(error, FileNotFoundError) and error.filename is not None:
                 raise  # the source's
             plain = self._plain(str(error), operation)
-        raise self._fs._explain(plain, path) from plain
+        explained = self._fs._explain(plain, path)
+        if isinstance(explained, OSError) and explained.errno == errno.EBUSY:
+            self._busy_until = time.monotonic() + _BUSY_FOR
+        raise explained from plain
 
     def _plain(self, text: str, operation: str) -> Any:
         """The error that botocore would have raised, without what it does not say."""

@@ -30,16 +30,17 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from s3fs import S3FileSystem
-from s3fs.core import _PRESERVE_KWARGS, _error_wrapper
+from s3fs.core import _PRESERVE_KWARGS
 
 from mlartifacts.network import sockets
 from mlartifacts.promises import begun, synced
 from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
-from mlartifacts.stores.s3.answers import files_listed, read_quickly
+from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, files_listed, read_quickly
+from mlartifacts.stores.s3.asking import ask
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["DELETED_AT_ONCE", "DIRECTORY_BUCKET", "Hung", "S3Driver", "told_by_name"]
+__all__ = ["DELETED_AT_ONCE", "Hung", "S3Driver", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -63,8 +64,6 @@ DELETED_AT_ONCE = 1000
 # Keys that come out of XML as they went in: some servers' parsers strip what they read, and that
 # could be another key.
 _IN_XML = re.compile(r"(?!\s)[^\x00-\x1f\x7f]+(?<!\s)")
-# How the names of buckets end that list nothing but what is below a directory.
-DIRECTORY_BUCKET = "--x-s3"
 # Turns of the event loop after which a request that has a connection is on its way.
 _UNTIL_SENT = 3
 
@@ -131,7 +130,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             _prepare(client)
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        asking = _error_wrapper(call, kwargs=arguments, retries=self.retries)
+        asking = ask(call, arguments, self.retries, client.meta.config.read_timeout)
         if method != "create_multipart_upload":
             return await asking
 

@@ -48,7 +48,7 @@ with STORE.driver():
     )
 
     from mlartifacts.stores.s3.answers import has_md5
-    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, DIRECTORY_BUCKET, Hung, S3Driver
+    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, Hung, S3Driver
 
 __all__ = ["S3ArtifactFileSystem"]
 
@@ -104,9 +104,9 @@ _OTHERS: dict[str, tuple[int, str]] = {
     "RequestTimeout": (errno.ECONNABORTED, "the store waited too long for the upload"),
     "301": (errno.EINVAL, _REGION),
     "413": (errno.EFBIG, TOO_LARGE),
-    "503": (errno.EBUSY, "the store is overloaded"),
-    "ServiceUnavailable": (errno.EBUSY, "the store is overloaded"),
-    "SlowDown": (errno.EBUSY, "the store is overloaded"),
+    **dict.fromkeys(
+        ("429", "503", "ServiceUnavailable", "SlowDown"), (errno.EBUSY, "the store is overloaded")
+    ),
 }
 
 _CHECKSUMS = "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required for this older store"
@@ -306,8 +306,7 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         bucket, key, _ = self.split_path(path)
         head = functools.partial(self._call_s3, "head_object", Bucket=bucket, Key=key)
         said = await head()
-        # A directory bucket's ETags are none.
-        if kind.algorithm == "md5" and (bucket.endswith(DIRECTORY_BUCKET) or not has_md5(said)):
+        if kind.algorithm == "md5" and not has_md5(bucket, said):
             return False
         if not kind.part:
             return True

@@ -1,0 +1,121 @@
+"""How often S3 is asked, how long it is waited for, and whether it took what it was sent.
+
+This is the one place that decides it: botocore tries once, unless the user says how often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from asyncio import gather, sleep, to_thread
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+)
+from s3fs import core
+
+from mlartifacts.checksums import MD5, Checksum, listed
+from mlartifacts.stores.s3.answers import has_md5
+
+__all__ = ["ask"]
+
+# Answers that another try may mend, besides those with the statuses of a server's own failure.
+_PASSING = frozenset(
+    "BadDigest InternalError RequestTimeout SlowDown XAmzContentChecksumMismatch"
+    " XAmzContentSHA256Mismatch".split()
+)
+_STATUSES = frozenset({429, 500, 502, 503, 504})
+_BUSY = frozenset({429, 503})
+# Seconds before a second try, longer each time; of a server that is busy and does not say.
+_SOON, _LATER = 0.1, 0.4
+# What is hashed while it is sent, by another thread; less is hashed sooner than handed over.
+_LONG = 2**16
+# What says whose a request is, where an object is removed as where it was written.
+_WHOSE = ("Bucket", "Key", "ExpectedBucketOwner", "RequestPayer")
+
+
+async def ask(
+    call: Callable[..., Any], arguments: Mapping[str, Any], tries: int, longest: float | None
+) -> Any:
+    """Ask the server, and again where that may help.
+
+    Parameters
+    ----------
+    call : callable
+        A method of botocore's client.
+    arguments : mapping
+    tries : int
+    longest : float or None
+        Seconds that a busy server is waited for in all; ``None``: any.
+    """
+    tried, waited = 0, 0.0
+    while True:
+        tried += 1
+        try:
+            return await _send(call, arguments)
+        except Exception as error:
+            pause = _pause(error, tried)
+            if pause is None or tried >= tries:
+                raise
+            waited += pause
+            if longest is not None and waited > longest:
+                raise
+        await sleep(pause)
+
+
+def _pause(error: Exception, tried: int) -> float | None:
+    """Seconds to wait before another try; ``None`` where that is of no use."""
+    if isinstance(error, TimeoutError | ConnectTimeoutError | ReadTimeoutError):
+        return None  # as long as was asked for was waited
+    soon: float = _SOON * 1.7 ** (tried - 1)
+    if not isinstance(error, ClientError):
+        broken = (*core.S3_RETRYABLE_ERRORS, EndpointConnectionError, ProxyConnectionError)
+        return soon if isinstance(error, broken) or core.CUSTOM_ERROR_HANDLER(error) else None
+    response: Mapping[str, Any] = error.response
+    said = response.get("ResponseMetadata", {})
+    status, code = said.get("HTTPStatusCode"), response["Error"].get("Code")
+    if status in _BUSY or code == "SlowDown":
+        after = said.get("HTTPHeaders", {}).get("retry-after", "")
+        if after.isdecimal():
+            return float(after)
+        return _LATER * 2.0 ** (tried - 1) * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+    is_passing = status in _STATUSES or code in _PASSING or core.CUSTOM_ERROR_HANDLER(error)
+    return soon if is_passing else None
+
+
+async def _send(call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Ask once; refuse an answer that has the MD5 of other bytes than were sent.
+
+    Not every server heeds the checksums that a request has. A part is refused before the object is
+    made of it; an object that was written at once is removed.
+    """
+    body = arguments.get("Body")
+    is_sent = call.__name__ in {"put_object", "upload_part"}
+    if not is_sent or not isinstance(body, bytes | bytearray | memoryview):
+        return await call(**arguments)
+    if len(body) < _LONG:
+        answer, made = await call(**arguments), _md5(body)
+    else:
+        answer, made = await gather(call(**arguments), to_thread(_md5, body))
+    is_other = listed(answer) not in {None, Checksum(MD5, made)}
+    if not is_other or not has_md5(arguments["Bucket"], {**arguments, **answer}):
+        return answer
+    if call.__name__ == "put_object":
+        written = {name: arguments[name] for name in _WHOSE if name in arguments}
+        if "VersionId" in answer:
+            written["VersionId"] = answer["VersionId"]
+        with contextlib.suppress(Exception):  # the damage is what counts
+            await call.__self__.delete_object(**written)  # type: ignore[attr-defined]
+    damage = {"Code": "BadDigest", "Message": "the answer has the MD5 of others"}
+    raise ClientError({"Error": damage}, call.__name__)
+
+
+def _md5(data: Any) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
