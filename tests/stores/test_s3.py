@@ -894,6 +894,85 @@ def test_an_answer_that_stops_is_a_timeout(moto_server, fs, bucket, monkeypatch)
             assert proxy.methods().count("GET") == 1  # it is waited for once
 
 
+# ---- Pages, where a network wants a login -----------------------------------------------------
+
+PAGES = {
+    "html": b"<!DOCTYPE html><html><head><title>Log in</title></head><br></html>",
+    "xhtml": b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"/>',
+    "json": b'{"login": "required"}',
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_no_answer(front, bucket, page, tmp_path):
+    fs, at = mlartifacts.filesystem("s3"), f"s3://{bucket}"
+    (tmp_path / "x").write_bytes(b"new")
+    fs.pipe({f"{bucket}/x": b"old", f"{bucket}/tree/y": b"old"})
+    front.answer = lambda request: reverse_proxy.Answer(
+        200, PAGES[page], {"Content-Type": "text/html"}
+    )
+    for act in (
+        lambda: fs.info(bucket),
+        lambda: fs.info(f"{bucket}/x"),
+        lambda: fs.exists(f"{bucket}/x"),
+        lambda: fs.isdir(f"{bucket}/tree"),
+        lambda: fs.ls(bucket),
+        lambda: fs.ls(f"{bucket}/tree"),
+        lambda: fs.find(f"{bucket}/tree"),
+        lambda: fs.cat_file(f"{bucket}/x"),
+        lambda: fs.open(f"{bucket}/x"),
+        lambda: fs.pipe_file(f"{bucket}/x", b"new"),
+        lambda: fs.pipe_file(f"{bucket}/x", b"x" * 11 * 2**20, chunksize=5 * 2**20),
+        lambda: fs.touch(f"{bucket}/x"),
+        lambda: fs.cp_file(f"{bucket}/x", f"{bucket}/z"),
+        lambda: fs.cp_listed(f"{bucket}/x", f"{bucket}/z", 3, None),
+        lambda: fs.rm_file(f"{bucket}/x"),
+        lambda: fs.rm(f"{bucket}/tree", recursive=True),
+        lambda: fs.rm_listed([f"{bucket}/x"]),
+        lambda: fs.rm_listed([f"{bucket}/x", f"{bucket}/tree/y"]),
+        lambda: fs.mv(f"{bucket}/x", f"{bucket}/z"),
+        lambda: mlartifacts.upload(tmp_path / "x", f"{at}/x"),
+        lambda: mlartifacts.download(f"{at}/x", tmp_path / "back"),
+        lambda: mlartifacts.delete(f"{at}/tree"),
+        lambda: mlartifacts.sync(tmp_path, f"{at}/tree", delete=True),
+    ):
+        with pytest.raises(OSError, match="no S3 store answered") as caught:
+            act()
+        assert caught.value.errno == errno.EPROTO
+        assert caught.value.filename.startswith(bucket)
+    assert not front.waits
+    front.answer = lambda request: None
+    assert fs.cat(fs.find(bucket)) == {f"{bucket}/x": b"old", f"{bucket}/tree/y": b"old"}
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("method", ["PUT", "POST", "GET", "DELETE"])
+def test_a_page_amid_a_transfer_is_no_answer(front, bucket, fs, tmp_path, method, status):
+    data = b"x" * 11 * 2**20
+    (tmp_path / "large").write_bytes(data)
+    (tmp_path / "small").write_bytes(b"new")
+    fs.pipe({f"{bucket}/tree/large": data, f"{bucket}/tree/small": b"old"})
+
+    def answer(request):
+        if request.method == method and "/tree/" in request.path:
+            return reverse_proxy.Answer(status, PAGES["html"], {"Content-Type": "text/html"})
+        return None
+
+    front.answer = answer
+    away = mlartifacts.filesystem("s3")
+    act = {
+        "GET": lambda: mlartifacts.download(f"s3://{bucket}/tree", tmp_path / "back"),
+        "DELETE": lambda: away.rm(f"{bucket}/tree/small"),
+    }.get(method, lambda: mlartifacts.upload(tmp_path, f"s3://{bucket}/tree"))
+    with pytest.raises(OSError, match="no S3 store answered") as caught:
+        act()
+    failures = getattr(caught.value, "failures", {"": caught.value})
+    assert all(each.errno == errno.EPROTO for each in failures.values())
+    front.answer = lambda request: None
+    expected = b"new" if method == "POST" else b"old"  # which the large file alone is sent by
+    assert fs.cat_file(f"{bucket}/tree/small") == expected
+
+
 # ---- Servers that are busy, and lines that damage ---------------------------------------------
 
 

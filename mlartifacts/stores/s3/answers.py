@@ -3,6 +3,8 @@
 Times are read by the standard library: with dateutil's parser they took a tenth of the time of a
 request, and half of that of a listing. The entries of a listing are taken out of it before
 botocore parses the rest, twice (once to see whether it is an error), and read when they are used.
+
+A page of somebody else's, in which botocore would find nothing, is refused before.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from xml.etree import ElementTree
 from aiobotocore.parsers import AioRestXMLParser
 from botocore.utils import parse_timestamp
 
-__all__ = ["DIRECTORY_BUCKET", "files_listed", "has_md5", "read_quickly"]
+__all__ = ["DIRECTORY_BUCKET", "files_listed", "has_md5", "no_answer", "read_quickly"]
 
 #: How the names of buckets end that list nothing but what is below a directory.
 DIRECTORY_BUCKET = "--x-s3"
@@ -41,9 +43,10 @@ def _when(value: Any) -> datetime:
 
 
 def read_quickly(session: Any, client: Any) -> None:
-    """Have a client read listings, and all clients of its session read times, by this module."""
-    # This name comes before ``before-parse.s3.*``, where all of it is parsed in search of an error.
+    """Have a client read its answers, and all clients of its session read times, by this module."""
+    # These come before ``before-parse.s3.*``, where all of it is parsed in search of an error.
     client.meta.events.register("before-parse.*.ListObjectsV2", _take_entries)
+    client.meta.events.register("before-parse.*.*", _refuse_page)
     factory = session.get_component("response_parser_factory")
     if "create_parser" in vars(factory):
         return
@@ -55,6 +58,48 @@ def read_quickly(session: Any, client: Any) -> None:
         return AioRestXMLParser(timestamp_parser=_when)
 
     factory.create_parser = create_parser
+
+
+# ---- Pages -------------------------------------------------------------------------------------
+
+# How S3's XML begins; a page may be XML, too.
+_XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?!(?:\w+:)?html\b)\w", re.IGNORECASE)
+_TITLE = re.compile(rb"<title[^>]*>\s*([^<]{1,80})", re.IGNORECASE)
+_WITH_ETAG = frozenset({"GetObject", "HeadObject", "PutObject", "UploadPart"})
+
+
+def no_answer(said: str) -> OSError:
+    """The error where a portal of the network answered, or a proxy that wants a login."""
+    reason = f"no S3 store answered, but a page ({said})"
+    hint = "log in to the network, or see MLFLOW_S3_ENDPOINT_URL"
+    return OSError(errno.EPROTO, f"{reason}: {hint}")
+
+
+def _refuse_page(operation_model: Any, response_dict: dict[str, Any], **kwargs: Any) -> None:
+    """Refuse what would pass for done, or for nothing being there, before it is parsed."""
+    status, headers = response_dict["status_code"], response_dict["headers"]
+    body = response_dict["body"]
+    is_done = 200 <= status < 300
+    if not (is_done or status == 404):
+        return
+    is_page = is_done and (
+        (operation_model.name in _WITH_ETAG and "ETag" not in headers)
+        or (operation_model.name == "HeadBucket" and "html" in headers.get("Content-Type", ""))
+    )
+    if isinstance(body, bytes):
+        is_page |= not _XML.match(body) if body else is_done and _has_body(operation_model)
+    if is_page:
+        title = _TITLE.search(body) if isinstance(body, bytes) else None
+        said = [title[1].decode(errors="replace").strip()] if title else []
+        said += [headers[name] for name in ("Content-Type", "Server") if name in headers]
+        raise no_answer(", ".join(["status " + str(status), *said]))
+
+
+def _has_body(operation_model: Any) -> bool:
+    """Whether S3 says something to a request besides what is in the headers."""
+    shape = operation_model.output_shape
+    members = shape.members.values() if shape is not None else ()
+    return any("location" not in member.serialization for member in members)
 
 
 # ---- Listings ----------------------------------------------------------------------------------

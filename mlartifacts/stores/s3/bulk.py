@@ -32,7 +32,7 @@ from mlartifacts.carrying import Begun
 from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
-from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, has_md5
+from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, has_md5, no_answer
 from mlartifacts.stores.s3.driver import Hung, told_by_name
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ _ASCII = re.compile(r"[\x20-\x7e]*")
 _TAG_OF_PARTS = re.compile(r'"([0-9a-f]{32})-\d+"')
 # Checksums of an object, the cheapest to make first.
 _CHECKSUMS = ("CRC32C", "CRC32", "SHA1", "SHA256")
+# What obstore says of an answer that is none of S3's.
+_IS_NONE = re.compile(r"source: (Metadata|Invalid\w+Response|NotPartial)\b")
 # What an upload is given to arrive besides the wait for its answer: obstore's timeout for the
 # answer begins with the upload, and would end slow ones that go on well.
 _SLOWEST = 2**16  # bytes a second
@@ -314,6 +316,8 @@ class S3Carrier:
 
         def get() -> list[Any]:
             answer = obstore.get(store, key, options=asked)
+            if answer.meta["e_tag"] is None:
+                raise no_answer("it has no ETag")
             if answer.range != (start, end):  # before any of it is taken into memory
                 reason = f"{end - start} bytes were asked for, and {answer.range} are given"
                 raise OSError(errno.ESTALE, reason, path)
@@ -466,8 +470,12 @@ class S3Carrier:
 
     def _plain(self, text: str, operation: str) -> Any:
         """The error that botocore would have raised, without what it does not say."""
+        if _IS_NONE.search(text):
+            return no_answer(text.partition("\n")[0].rpartition(": ")[2])
         if status := re.search(r"status code: (\d{3})", text):
             code = re.search(r"<Code>([^<]*)</Code>", text)
+            if status[1] == "404" and code is None and "<html" in text.lower():
+                return no_answer("status 404")
             message = re.search(r"<Message>([^<]*)</Message>", text)
             return ClientError(
                 {
