@@ -973,6 +973,55 @@ def test_a_page_amid_a_transfer_is_no_answer(front, bucket, fs, tmp_path, method
     assert fs.cat_file(f"{bucket}/tree/small") == expected
 
 
+# ---- Servers that redirect ---------------------------------------------------------------------
+
+ELSEWHERE = {
+    "ls": lambda fs, bucket, here: fs.ls(f"{bucket}/tree"),
+    "info": lambda fs, bucket, here: fs.info(f"{bucket}/x"),
+    "cat_file": lambda fs, bucket, here: fs.cat_file(f"{bucket}/x"),
+    "pipe_file": lambda fs, bucket, here: fs.pipe_file(f"{bucket}/x", b"x"),
+    "upload": lambda fs, bucket, here: mlartifacts.upload(here, f"s3://{bucket}/x"),
+    "download": lambda fs, bucket, here: mlartifacts.download(f"s3://{bucket}/x", here),
+}
+
+
+def redirecting(front, url):
+    front.answer = lambda request: reverse_proxy.Answer(307, b"", {"Location": url + request.path})
+
+
+@pytest.mark.parametrize("act", ELSEWHERE)
+def test_the_server_that_refuses_is_named(front, bucket, moto_server, tmp_path, act):
+    (tmp_path / "x").write_bytes(b"x")
+    with reverse_proxy.serve(moto_server.url) as other:
+        redirecting(front, other.url)
+        body = b"<Error><Code>AccessDenied</Code><Message>Go away.</Message></Error>"
+        other.answer = lambda request: reverse_proxy.Answer(403, body)
+        with pytest.raises(OSError, match=f"{other.port}, to which the server redirects, says"):
+            ELSEWHERE[act](mlartifacts.filesystem("s3"), bucket, tmp_path / "x")
+    with silent.refusing() as port:
+        redirecting(front, f"http://127.0.0.1:{port}")
+        with pytest.raises(OSError, match=f"{port}, to which the server redirects, cannot be"):
+            ELSEWHERE[act](mlartifacts.filesystem("s3"), bucket, tmp_path / "x")
+
+
+def test_transfers_follow_where_the_server_redirects(front, bucket, moto_server, fs, tmp_path):
+    """obstore does not, with a body."""
+    (tmp_path / "small").write_bytes(b"x")
+    (tmp_path / "large").write_bytes(b"x" * 9 * 2**20)
+
+    def answer(request):
+        is_file = request.method == "PUT" and "botocore" not in request.headers.get(
+            "User-Agent", ""
+        )
+        there = {"Location": moto_server.url + request.path}
+        return reverse_proxy.Answer(307, b"", there) if is_file else None
+
+    front.answer = answer
+    mlartifacts.upload(tmp_path, f"s3://{bucket}/tree")
+    sizes = {f"{bucket}/tree/large": 9 * 2**20, f"{bucket}/tree/small": 1}
+    assert fs.du(f"{bucket}/tree", total=False) == sizes
+
+
 # ---- Servers that are busy, and lines that damage ---------------------------------------------
 
 

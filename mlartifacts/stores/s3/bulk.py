@@ -282,12 +282,14 @@ class S3Carrier:
         self._busy_until = 0.0
 
     def takes(self, path: str) -> bool:
-        """Whether obstore can say the name, to a server that has not been busy lately.
+        """Whether obstore can say the name, to a server that takes it as it comes.
 
-        That may say when to come again, which obstore does not heed, and s3fs' requests do.
+        One that is busy may say when to come again, and one that redirects says where to: s3fs'
+        requests heed it, and obstore's do not.
         """
-        is_named = path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
-        return is_named and time.monotonic() >= self._busy_until
+        if time.monotonic() < self._busy_until or self._fs.is_redirected.is_set():
+            return False
+        return path.startswith(f"{self._bucket}/") and not _UNNAMEABLE.search(self._key(path))
 
     def sends(self, path: str, size: int) -> bool:
         """Whether obstore also ends an upload in time that the server does not take.
@@ -473,6 +475,8 @@ class S3Carrier:
         if _IS_NONE.search(text):
             return no_answer(text.partition("\n")[0].rpartition(": ")[2])
         if status := re.search(r"status code: (\d{3})", text):
+            if status[1].startswith("3"):
+                self._fs.is_redirected.set()
             code = re.search(r"<Code>([^<]*)</Code>", text)
             if status[1] == "404" and code is None and "<html" in text.lower():
                 return no_answer("status 404")

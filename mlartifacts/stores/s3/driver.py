@@ -24,9 +24,11 @@ import math
 import mimetypes
 import os
 import re
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from s3fs import S3FileSystem
@@ -40,7 +42,7 @@ from mlartifacts.stores.s3.asking import ask
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["DELETED_AT_ONCE", "Hung", "S3Driver", "told_by_name"]
+__all__ = ["DELETED_AT_ONCE", "Hung", "S3Driver", "redirected_to", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -86,6 +88,8 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         #: Answers that wait to be read on, the longest waiting first.
         self.waiting: dict[Ranges, None] = {}
         self._expecting_nothing: Any = None
+        #: Whether the server redirected to another, which this follows with a body, too.
+        self.is_redirected = threading.Event()
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
         """Bucket, key and version; ``?versionId=`` is part of the name unless `version_aware`."""
@@ -112,7 +116,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         """Make a client, unless there is one."""
         client = await super().set_session(*args, **kwargs)
         if client is not self._expecting_nothing:
-            _prepare(client)
+            self._prepare(client)
             read_quickly(self.session, client)
             self._expecting_nothing = client
         return client
@@ -127,7 +131,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         await self.set_session()
         client = await self.get_s3(kwargs.get("Bucket"))
         if client is not self._expecting_nothing:  # of another region
-            _prepare(client)
+            self._prepare(client)
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
         asking = ask(call, arguments, self.retries, client.meta.config.read_timeout)
@@ -142,6 +146,14 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         if (uploads := _uploads.get()) is not None:
             uploads.append(named(answer))
         return answer
+
+    def _prepare(self, client: Any) -> None:
+        """Have a client hear of what is done here, once."""
+        events = client.meta.events
+        events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts-expect")
+        events.register_first("needs-retry.s3", _give_up, unique_id="mlartifacts-give-up")
+        look = functools.partial(_look_where, self.is_redirected)
+        events.register_first("needs-retry.s3", look, unique_id="mlartifacts-look-where")
 
     async def _abort(self, upload: dict[str, str]) -> None:
         """Abort an upload in parts, because of an error that counts more than one of this."""
@@ -574,13 +586,6 @@ def _refusal(error: BaseException | None) -> str:
     return ""
 
 
-def _prepare(client: Any) -> None:
-    """Have a client hear of what is done here, once."""
-    events = client.meta.events
-    events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts-expect")
-    events.register_first("needs-retry.s3", _give_up, unique_id="mlartifacts-give-up")
-
-
 def _give_up(caught_exception: BaseException | None = None, **kwargs: Any) -> None:
     """Have botocore, which asks whether to try again, raise a timeout at once."""
     if isinstance(caught_exception, ConnectTimeoutError | ReadTimeoutError) or (
@@ -589,6 +594,38 @@ def _give_up(caught_exception: BaseException | None = None, **kwargs: Any) -> No
         and cause.errno == errno.ETIMEDOUT
     ):
         raise Hung(str(caught_exception)) from caught_exception
+
+
+def _look_where(
+    is_redirected: threading.Event,
+    request_dict: dict[str, Any],
+    response: Any = None,
+    caught_exception: BaseException | None = None,
+    **kwargs: Any,
+) -> None:
+    """Note an answer of another server than was asked, as one to which that redirected."""
+    if response is not None:
+        http, parsed = response
+        if _server(http.url) != _server(request_dict["url"]):
+            is_redirected.set()
+            there = urlsplit(http.url).netloc
+            parsed.setdefault("ResponseMetadata", {})["RedirectedTo"] = there
+    elif caught_exception is not None and redirected_to(caught_exception):
+        is_redirected.set()
+
+
+def redirected_to(error: BaseException) -> str | None:
+    """Which server could not be reached, where another one was asked."""
+    asked: dict[str, Any] = getattr(error, "kwargs", {})
+    host, port = (getattr(asked.get("error"), name, None) for name in ("host", "port"))
+    is_other = host is not None and (host, port) != _server(asked.get("endpoint_url", ""))
+    return f"{host}:{port}" if is_other else None
+
+
+def _server(url: str) -> tuple[str | None, int | None]:
+    """The host and the port of a URL."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _expect_nothing(request: Any, **kwargs: Any) -> None:

@@ -48,7 +48,7 @@ with STORE.driver():
     )
 
     from mlartifacts.stores.s3.answers import has_md5
-    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, Hung, S3Driver
+    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, Hung, S3Driver, redirected_to
 
 __all__ = ["S3ArtifactFileSystem"]
 
@@ -86,6 +86,7 @@ _DENIED = {
 # Those of them that concern one object, and not everything that the credentials ask for.
 _OF_OBJECTS = frozenset({"403", "AccessDenied", "Forbidden", "InvalidObjectState"})
 
+_THERE = "to which the server redirects"
 _DAMAGED = "other bytes arrived than were sent"
 _OTHERS: dict[str, tuple[int, str]] = {
     **dict.fromkeys(
@@ -189,6 +190,8 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         for each in (error, error.__cause__):
             if isinstance(each, ClientError):
                 return self._translate_answer(each, path)
+        if there := redirected_to(error):
+            return OSError(_number(error), f"{there}, {_THERE}, cannot be reached", path)
         match error:
             case Hung() | ConnectTimeoutError() | ReadTimeoutError():
                 return TimeoutError(errno.ETIMEDOUT, f"no answer in time ({_TIMEOUT})", path)
@@ -224,6 +227,8 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
         status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
         given = response["Error"].get("Message")
         message = f"{code}: {given}" if given and given != code else code
+        if there := response.get("ResponseMetadata", {}).get("RedirectedTo"):
+            message = f"{there}, {_THERE}, says {message}"
         bucket, key, _ = self.split_path(path)
         if code == "NoSuchBucket" or (code in _MISSING and not key):
             at = f" at {self.endpoint_url}" if self.endpoint_url else ""
