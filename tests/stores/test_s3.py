@@ -858,6 +858,44 @@ def test_silence_is_a_timeout_and_no_answer(moto_server, bucket, monkeypatch, ac
     assert caught.value.filename.startswith(bucket)
 
 
+@pytest.mark.parametrize(
+    ("act", "most"),
+    [
+        (lambda fs, at, here: mlartifacts.copy(f"s3://{at}/tree", f"s3://{at}/copy"), 10),
+        (lambda fs, at, here: mlartifacts.upload(here, f"s3://{at}/new"), 32),
+        (lambda fs, at, here: mlartifacts.download(f"s3://{at}/tree", here / "back"), 32),
+        (lambda fs, at, here: fs.cp(f"{at}/tree", f"{at}/copy", recursive=True), 10),
+        (lambda fs, at, here: fs.cat([f"{at}/tree/{n}" for n in range(40)]), 10),
+        (lambda fs, at, here: fs.rm([f"{at}/tree/{n}" for n in range(40)]), 10),
+    ],
+    ids="copy upload download cp cat rm".split(),
+)
+def test_a_server_that_falls_silent_is_waited_for_once(
+    moto_server, fs, bucket, monkeypatch, tmp_path, act, most
+):
+    """By as many requests as were on their way then; a client has ten connections."""
+    fs.pipe({f"{bucket}/tree/{number}": b"x" for number in range(40)})
+    for number in range(40):
+        (tmp_path / str(number)).write_bytes(b"x")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    held, is_over = [], threading.Event()
+
+    def answer(request):
+        if re.search(r"/(tree|new|copy)/\d", request.path):
+            held.append(request)
+            is_over.wait(30)
+
+    with reverse_proxy.serve(moto_server.url) as front:
+        front.answer = answer
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        try:
+            with pytest.raises(OSError, match="no answer in time"):
+                act(mlartifacts.filesystem("s3"), bucket, tmp_path)
+            assert 0 < len(held) <= most
+        finally:
+            is_over.set()
+
+
 def reads(fs, path, size):
     def by_pieces():
         with fs.open(path) as file:

@@ -5,12 +5,15 @@ This is the one place that decides it: botocore tries once, unless the user says
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
+import math
 import random
+import time
 from asyncio import gather, sleep, to_thread
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from botocore.exceptions import (
     ClientError,
@@ -24,7 +27,9 @@ from s3fs import core
 from mlartifacts.checksums import MD5, Checksum, listed
 from mlartifacts.stores.s3.answers import has_md5
 
-__all__ = ["ask"]
+__all__ = ["Hung", "Silence", "ask"]
+
+T = TypeVar("T")
 
 # Answers that another try may mend, besides those with the statuses of a server's own failure.
 _PASSING = frozenset(
@@ -37,8 +42,56 @@ _BUSY = frozenset({429, 503})
 _SOON, _LATER = 0.1, 0.4
 # What is hashed while it is sent, by another thread; less is hashed sooner than handed over.
 _LONG = 2**16
+# How much of the time that is allowed a server must have said nothing: others were asked meanwhile.
+_NEARLY = 0.9
 # What says whose a request is, where an object is removed as where it was written.
 _WHOSE = ("Bucket", "Key", "ExpectedBucketOwner", "RequestPayer")
+
+
+class Hung(Exception):
+    """A timeout, in a type that nobody tries again: one wait is what was asked for."""
+
+
+class Silence:
+    """Ends all requests of a filesystem when its server has said nothing for the time allowed.
+
+    Those that still wait for a connection would wait as long again. What a slow line still takes
+    of a body is waited for by itself.
+    """
+
+    def __init__(self) -> None:
+        self._answered = -math.inf
+        # Whether they are ended, by their tasks.
+        self._going: dict[asyncio.Task[Any], bool] = {}
+
+    async def ending(self, asking: Awaitable[T], body: Any, allowed: float | None) -> T:
+        """Wait for a request, or until the server has fallen silent."""
+        task = asyncio.current_task()
+        assert task is not None
+        begun = time.monotonic()
+        if not isinstance(body, bytes | bytearray | memoryview) or len(body) < _LONG:
+            self._going[task] = False
+        try:
+            answer = await asking
+        except Hung:
+            # It may have waited for a connection itself, while others were answered.
+            since = time.monotonic() - _NEARLY * (allowed or math.inf)
+            if self._answered < max(begun, since):
+                for each in self._going.keys() - {task}:
+                    if not self._going[each]:
+                        self._going[each] = each.cancel()
+            raise
+        except asyncio.CancelledError:
+            if not self._going.get(task) or task.uncancel():
+                raise
+            raise Hung("others had no answer in time") from None
+        except ClientError:
+            self._answered = time.monotonic()
+            raise
+        finally:
+            self._going.pop(task, None)
+        self._answered = time.monotonic()
+        return answer
 
 
 async def ask(

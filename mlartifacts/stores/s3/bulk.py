@@ -33,7 +33,8 @@ from mlartifacts.checksums import Checksum, Kind, listed
 from mlartifacts.promises import synced
 from mlartifacts.stores.s3 import OBSTORES_OWN
 from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, has_md5, no_answer
-from mlartifacts.stores.s3.driver import Hung, told_by_name
+from mlartifacts.stores.s3.asking import Hung
+from mlartifacts.stores.s3.driver import told_by_name
 
 if TYPE_CHECKING:
     from mlartifacts.stores.s3.filesystem import S3ArtifactFileSystem

@@ -38,11 +38,11 @@ from mlartifacts.network import sockets
 from mlartifacts.promises import begun, synced
 from mlartifacts.stores.s3 import FULL_CHECKSUMS, UPLOAD_ARGUMENTS
 from mlartifacts.stores.s3.answers import DIRECTORY_BUCKET, files_listed, read_quickly
-from mlartifacts.stores.s3.asking import ask
+from mlartifacts.stores.s3.asking import Hung, Silence, ask
 from mlartifacts.stores.s3.logs import hide_secrets
 from mlartifacts.stores.s3.ranges import Ranges
 
-__all__ = ["DELETED_AT_ONCE", "Hung", "S3Driver", "redirected_to", "told_by_name"]
+__all__ = ["DELETED_AT_ONCE", "S3Driver", "redirected_to", "told_by_name"]
 
 # Upload arguments that other requests take in the same sense.
 _EVERYWHERE = frozenset(
@@ -75,10 +75,6 @@ _uploads: contextvars.ContextVar[list[dict[str, str]] | None] = contextvars.Cont
 )
 
 
-class Hung(Exception):
-    """A timeout, in a type that nobody tries again: one wait is what was asked for."""
-
-
 class S3Driver(S3FileSystem):  # type: ignore[misc]
     """s3fs' filesystem, mended."""
 
@@ -90,6 +86,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         self._expecting_nothing: Any = None
         #: Whether the server redirected to another, which this follows with a body, too.
         self.is_redirected = threading.Event()
+        self._silence = Silence()
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
         """Bucket, key and version; ``?versionId=`` is part of the name unless `version_aware`."""
@@ -134,7 +131,9 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             self._prepare(client)
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
-        asking = ask(call, arguments, self.retries, client.meta.config.read_timeout)
+        allowed = client.meta.config.read_timeout
+        asking = ask(call, arguments, self.retries, allowed)
+        asking = self._silence.ending(asking, arguments.get("Body"), allowed)
         if method != "create_multipart_upload":
             return await asking
 

@@ -48,7 +48,8 @@ with STORE.driver():
     )
 
     from mlartifacts.stores.s3.answers import has_md5
-    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, Hung, S3Driver, redirected_to
+    from mlartifacts.stores.s3.asking import Hung
+    from mlartifacts.stores.s3.driver import DELETED_AT_ONCE, S3Driver, redirected_to
 
 __all__ = ["S3ArtifactFileSystem"]
 
