@@ -158,8 +158,17 @@ def remove_whole(end: End, files: Mapping[str, File]) -> None:
 
 def _remove_tree(end: End, files: Collection[str]) -> None:
     above = end.root.rstrip("/")
+    if set(files) == {""}:
+        try:
+            end.fs.rm(end.root)
+        except IsADirectoryError:
+            # A key that ends with a slash and has bytes is listed below the one without, as "".
+            if not end.holds_keys or end.own().keys() != {""}:
+                raise
+            end.fs.rm(end.root, recursive=True)
+        return
     if "" in files or "/" in above:
-        end.fs.rm(end.root, recursive="" not in files)
+        end.fs.rm(end.root, recursive=True)
         return
     entries = end.fs.ls(end.root, detail=True)
     # A key that begins with a slash has the bucket's own name for its directory.

@@ -26,7 +26,7 @@ from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError
 from mlartifacts.stores.s3 import STORE, UPLOAD_ARGUMENTS
 from mlartifacts.stores.s3.answers import read_quickly
 from mlartifacts.stores.s3.logs import hide_secrets
@@ -505,6 +505,19 @@ def test_markers_of_directories_are_no_files(fs, bucket, moto_server):
     assert fs.isdir(f"{bucket}/empty")
     fs.rm(f"{bucket}/folder", recursive=True)
     assert not fs.exists(f"{bucket}/folder")
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_marker_of_bytes_is_deleted_with_its_directory(fs, bucket, moto_server, tmp_path, below):
+    for name in ("folder/", "folder-2/", "other"):
+        moto_server.request("PUT", f"/{bucket}/{name}", b"bytes")
+    if below:
+        moto_server.request("PUT", f"/{bucket}/folder/x", b"x")
+    with pytest.raises(TransferError, match="folder"):  # no disk holds such a name
+        mlartifacts.download(f"s3://{bucket}/folder", tmp_path / "folder")
+    report = mlartifacts.delete(f"s3://{bucket}/folder")
+    assert len(report.moved) == 1 + below
+    assert fs.find(bucket) == [f"{bucket}/folder-2/", f"{bucket}/other"]
 
 
 def test_an_endpoint_over_tls_is_verified(moto_server_tls, monkeypatch):
