@@ -1306,6 +1306,18 @@ def test_a_large_copy_keeps_what_the_source_is(fs, bucket, monkeypatch):
     assert (head["ContentType"], head["Metadata"]) == ("x/y", {"made-by": "me"})
 
 
+@pytest.mark.parametrize("most", [None, 0], ids=["at-once", "in-parts"])
+def test_a_copy_to_a_bucket_that_is_not_there(front, bucket, monkeypatch, most):
+    if most is not None:
+        monkeypatch.setattr("mlartifacts.stores.s3.driver._COPIED_AT_ONCE", most)
+    fs = mlartifacts.filesystem("s3")
+    fs.pipe_file(f"{bucket}/x", b"x")
+    with pytest.raises(FileNotFoundError, match="no bucket 'away-from-here'") as caught:
+        fs.cp_file(f"{bucket}/x", "away-from-here/x")
+    assert caught.value.filename == "away-from-here/x"
+    assert sum("/away-from-here/" in request.path for request in front.requests) == 1
+
+
 def test_a_failed_large_copy_leaves_nothing(fs, bucket, monkeypatch):
     monkeypatch.setattr("mlartifacts.stores.s3.driver._COPIED_AT_ONCE", 2**20)
     fs.pipe_file(f"{bucket}/x", b"x" * 6 * 2**20)
