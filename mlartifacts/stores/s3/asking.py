@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import math
 import random
-import time
 from asyncio import gather, sleep, to_thread
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -42,8 +41,8 @@ _BUSY = frozenset({429, 503})
 _SOON, _LATER = 0.1, 0.4
 # What is hashed while it is sent, by another thread; less is hashed sooner than handed over.
 _LONG = 2**16
-# How much of the time that is allowed a server must have said nothing: others were asked meanwhile.
-_NEARLY = 0.9
+# How much of the time that is allowed a request has waited that ends with others.
+_HALF = 0.5
 # What says whose a request is, where an object is removed as where it was written.
 _WHOSE = ("Bucket", "Key", "ExpectedBucketOwner", "RequestPayer")
 
@@ -53,49 +52,67 @@ class Hung(Exception):
 
 
 class Silence:
-    """Ends all requests of a filesystem when its server has said nothing for the time allowed.
+    """Ends the requests of a filesystem whose server has said nothing for the time allowed.
 
-    Those that still wait for a connection would wait as long again. What a slow line still takes
-    of a body is waited for by itself.
+    Those that wait for a connection would wait as long again when they have one.
     """
 
     def __init__(self) -> None:
         self._answered = -math.inf
-        # Whether they are ended, by their tasks.
-        self._going: dict[asyncio.Task[Any], bool] = {}
+        # When they began, and which of them are ended.
+        self._going: dict[asyncio.Task[Any], float] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
 
-    async def ending(self, asking: Awaitable[T], body: Any, allowed: float | None) -> T:
-        """Wait for a request, or until the server has fallen silent."""
-        task = asyncio.current_task()
+    async def ending(self, asking: Awaitable[T], allowed: float | None) -> T:
+        """Wait for a request as long as the server answers it, or others.
+
+        Parameters
+        ----------
+        asking : awaitable
+        allowed : float or None
+            Seconds of silence; ``None``: any.
+        """
+        if allowed is None:
+            return await asking
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        begun = time.monotonic()
-        if not isinstance(body, bytes | bytearray | memoryview) or len(body) < _LONG:
-            self._going[task] = False
+        self._going[task] = loop.time()
+        timer = loop.call_later(allowed, lambda: look())
+
+        def look() -> None:
+            nonlocal timer
+            now, end = loop.time(), max(self._going[task], self._answered) + allowed
+            if now < end:
+                timer = loop.call_at(end, look)
+                return
+            for each, begun in self._going.items():
+                has_waited = now - begun >= _HALF * allowed
+                if has_waited and each not in self._ended and each.cancel():
+                    self._ended.add(each)
+
         try:
             answer = await asking
-        except Hung:
-            # It may have waited for a connection itself, while others were answered.
-            since = time.monotonic() - _NEARLY * (allowed or math.inf)
-            if self._answered < max(begun, since):
-                for each in self._going.keys() - {task}:
-                    if not self._going[each]:
-                        self._going[each] = each.cancel()
-            raise
         except asyncio.CancelledError:
-            if not self._going.get(task) or task.uncancel():
+            if task not in self._ended or task.uncancel():
                 raise
-            raise Hung("others had no answer in time") from None
+            raise Hung("no answer in time") from None
         except ClientError:
-            self._answered = time.monotonic()
+            self._answered = loop.time()
             raise
         finally:
-            self._going.pop(task, None)
-        self._answered = time.monotonic()
+            timer.cancel()
+            del self._going[task]
+            self._ended.discard(task)
+        self._answered = loop.time()
         return answer
 
 
 async def ask(
-    call: Callable[..., Any], arguments: Mapping[str, Any], tries: int, longest: float | None
+    call: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    tries: int,
+    allowed: float | None,
+    silence: Silence,
 ) -> Any:
     """Ask the server, and again where that may help.
 
@@ -105,20 +122,26 @@ async def ask(
         A method of botocore's client.
     arguments : mapping
     tries : int
-    longest : float or None
-        Seconds that a busy server is waited for in all; ``None``: any.
+    allowed : float or None
+        Seconds that a silent server is waited for, and a busy one in all; ``None``: any.
+    silence : Silence
+        Of all requests to that server.
     """
     tried, waited = 0, 0.0
+    # A slow line may take what is left of a large body for as long as it likes.
+    body = arguments.get("Body", b"")
+    is_short = isinstance(body, bytes | bytearray | memoryview) and len(body) < _LONG
     while True:
         tried += 1
         try:
-            return await _send(call, arguments)
+            sending = _send(call, arguments)
+            return await silence.ending(sending, allowed if is_short else None)
         except Exception as error:
             pause = _pause(error, tried)
             if pause is None or tried >= tries:
                 raise
             waited += pause
-            if longest is not None and waited > longest:
+            if allowed is not None and waited > allowed:
                 raise
         await sleep(pause)
 

@@ -132,8 +132,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
         allowed = client.meta.config.read_timeout
-        asking = ask(call, arguments, self.retries, allowed)
-        asking = self._silence.ending(asking, arguments.get("Body"), allowed)
+        asking = ask(call, arguments, self.retries, allowed, self._silence)
         if method != "create_multipart_upload":
             return await asking
 
