@@ -227,8 +227,9 @@ def test_what_a_store_has_not_changed_is_not_read_again(
         for file in (wire.store.folder / "model").iterdir():
             os.utime(file, (1_600_000_000, 1_600_000_000))
     elif name == "hdfs":
-        fs, root = mlartifacts.url_to_fs(wire.uri("model/weights"))
-        file = File("", 1, fs.modified(root).timestamp())
+        fs, root = mlartifacts.url_to_fs(wire.uri("model"))
+        newest = max(fs.modified(path) for path in fs.find(root))
+        file = File("", 1, newest.timestamp())
         wait_until(lambda: is_settled(file, time.time()), "its old age")
     path = mlartifacts.cached(wire.uri("model"))
     since = wire.received
