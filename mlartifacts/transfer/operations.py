@@ -660,8 +660,7 @@ def _duration(seconds: float) -> str:
 
 
 def _source(place: Place, options: Mapping[str, Any]) -> End:
-    end = _end(place, options)
-    return dataclasses.replace(end, inside_alone=not end.is_url and means_inside(place))
+    return End(*url_to_fs(place, **options), inside_alone=means_inside(place))
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:

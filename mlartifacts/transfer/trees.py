@@ -313,7 +313,7 @@ class End:
         else:
             info = entries.get(self.root, {"type": "directory"})
         if info["type"] != "directory":
-            if self.inside_alone:
+            if self.inside_alone and not self.is_url:
                 return self._beside_file()
             if self.is_local and not os.path.isfile(self.root):
                 raise InvalidURI(f"{self.root!r} is neither a file nor a directory.")
