@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
 import errno
 import functools
 import html
 import http.client
 import json
 import os
-import random
 import re
 import ssl
 import time
@@ -22,6 +19,7 @@ from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, one_line
+from mlartifacts.retrying import asked_for, pause
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import ArtifactURI
 
@@ -212,14 +210,10 @@ class Patience:
 
     def wait(self, tries: int, retry_after: str | None) -> float:
         """Seconds to wait after `tries` tries; the server's own word goes first."""
-        if retry_after is not None:
-            with contextlib.suppress(ValueError, TypeError):
-                if retry_after.strip().isdigit():
-                    return min(float(retry_after), _LONGEST_WAIT)
-                when = email.utils.parsedate_to_datetime(retry_after).timestamp()
-                return min(max(when - time.time(), 0.0), _LONGEST_WAIT)
-        longest = min(self.backoff * 2.0 ** min(tries - 1, 10), _LONGEST_WAIT)
-        return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
+        asked = asked_for(retry_after)
+        if asked is not None:
+            return min(asked, _LONGEST_WAIT)
+        return pause(self.backoff, tries, _LONGEST_WAIT)
 
 
 class Connection:

@@ -14,7 +14,6 @@ import errno
 import functools
 import math
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
 from mlartifacts.errors import is_final
 from mlartifacts.promises import stoppable
+from mlartifacts.retrying import pause
 from mlartifacts.transfer.landing import Damaged, Landing, growing
 from mlartifacts.transfer.outage import Outage, about
 from mlartifacts.transfer.pool import Budget, Pool, Stopped, submit_all
@@ -890,8 +890,7 @@ def again(act: Callable[[], T]) -> T:
 
 def _pause(tries: int) -> float:
     """Seconds to wait before another try."""
-    longest = min(_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)
-    return longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
+    return pause(_WAIT, tries, _LONGEST_WAIT)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -17,7 +17,6 @@ import io
 import itertools
 import math
 import os
-import random
 import re
 import threading
 import weakref
@@ -39,6 +38,7 @@ from mlartifacts.promises import (
     unfit_key,
 )
 from mlartifacts.reading import ProportionalCache
+from mlartifacts.retrying import asked_for, pause
 from mlartifacts.stores.azure import STORE, account, agree, alone
 from mlartifacts.writing import WholeWrite
 
@@ -63,7 +63,6 @@ with STORE.driver():
         ServiceResponseTimeoutError,
         TooManyRedirectsError,
     )
-    from azure.core.pipeline.policies import AsyncRetryPolicy
     from azure.core.pipeline.transport import AioHttpTransport
     from azure.core.pipeline.transport._aiohttp import AioHttpStreamDownloadGenerator
     from azure.storage.blob import BlobBlock, ContentSettings
@@ -152,12 +151,9 @@ class _Retry(ExponentialRetry):  # type: ignore[misc]
         return again
 
     def get_backoff_time(self, settings: Any) -> float:
-        longest: float = _WAIT * 2 ** (settings["count"] - 1)
-        wait = longest * random.uniform(0.5, 1)  # noqa: S311  (no secret hangs on it)
-        with contextlib.suppress(TypeError, ValueError):  # none is asked for, or it is no time
-            asked = AsyncRetryPolicy().parse_retry_after(settings["asked"])
-            wait = max(wait, min(asked, self._most))
-        return wait
+        wait = pause(_WAIT, settings["count"])
+        asked = asked_for(settings["asked"])
+        return wait if asked is None else max(wait, min(asked, self._most))
 
 
 class _Stream(AioHttpStreamDownloadGenerator):  # type: ignore[misc]

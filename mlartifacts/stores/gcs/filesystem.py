@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-import random
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from glob import has_magic
@@ -21,6 +20,7 @@ from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, final, of_store
 from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.reading import UNPACKED
+from mlartifacts.retrying import pause
 from mlartifacts.stores.gcs import STORE
 from mlartifacts.uri import server_name_of
 from mlartifacts.writing import WholeWrite
@@ -99,8 +99,7 @@ def _retried(
                         logger.exception("a request failed")
                     raise
                 logger.debug("a request is sent again after: %s", error)
-            longest = _WAIT * 2 ** (tries - 1)
-            await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+            await asyncio.sleep(pause(_WAIT, tries))
 
     return call
 

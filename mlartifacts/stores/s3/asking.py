@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import math
-import random
 from asyncio import gather, sleep, to_thread
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from botocore.exceptions import (
 from s3fs import core
 
 from mlartifacts.checksums import MD5, Checksum, listed
+from mlartifacts.retrying import asked_for, pause
 from mlartifacts.stores.s3.answers import has_md5
 
 __all__ = ["Hung", "Silence", "ask"]
@@ -158,10 +158,8 @@ def _pause(error: Exception, tried: int) -> float | None:
     said = response.get("ResponseMetadata", {})
     status, code = said.get("HTTPStatusCode"), response["Error"].get("Code")
     if status in _BUSY or code == "SlowDown":
-        after = said.get("HTTPHeaders", {}).get("retry-after", "")
-        if after.isdecimal():
-            return float(after)
-        return _LATER * 2.0 ** (tried - 1) * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+        asked = asked_for(said.get("HTTPHeaders", {}).get("retry-after"))
+        return pause(_LATER, tried) if asked is None else asked
     is_passing = status in _STATUSES or code in _PASSING or core.CUSTOM_ERROR_HANDLER(error)
     return soon if is_passing else None
 
