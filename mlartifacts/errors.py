@@ -8,12 +8,14 @@ set and the driver's own error as ``__cause__``.
 from __future__ import annotations
 
 import collections
+import html
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 from urllib.parse import quote
 
 __all__ = [
+    "MOST_SAID",
     "ArtifactError",
     "InvalidConfig",
     "InvalidURI",
@@ -27,6 +29,7 @@ __all__ = [
     "of_store",
     "one_line",
     "printable",
+    "said_by",
 ]
 
 E = TypeVar("E", bound=BaseException)
@@ -37,6 +40,12 @@ _CAUSES = 6
 _NAMES = 3
 _LONGEST_CAUSE = 300
 _LONGEST_NAME = 60
+
+#: Bytes of an answer that is an error: enough to tell what is wrong.
+MOST_SAID = 2**16
+_PAGE = re.compile(r"\s*<[!?a-z]", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 
 # Stands for the name of a file in a text, and what is replaced with it: a path, as the name's end.
 _OWN = "\0"
@@ -208,6 +217,15 @@ def one_line(text: str) -> str:
     """A text as :func:`printable`, cut where it is long."""
     shown = printable(" ".join(text.split()))
     return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[: _LONGEST_CAUSE - 3]}..."
+
+
+def said_by(answer: bytes | str) -> str:
+    """A line of what a server says; of a page its title, or else its text."""
+    text = answer[:MOST_SAID].decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+    if _PAGE.match(text):
+        title = _TITLE.search(text)
+        text = html.unescape(title[1] if title else _TAG.sub(" ", text))
+    return one_line(text)
 
 
 def printable(text: str) -> str:

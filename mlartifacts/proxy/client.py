@@ -21,11 +21,10 @@ import yarl
 
 from mlartifacts import network
 from mlartifacts.environment import Environment
-from mlartifacts.errors import one_line
+from mlartifacts.errors import MOST_SAID, one_line
 from mlartifacts.proxy import wire
 from mlartifacts.reading import UNPACKED
 from mlartifacts.tracking.connection import (
-    MOST_SAID,
     TRANSIENT,
     Patience,
     Refused,

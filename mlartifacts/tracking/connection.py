@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import html
 import http.client
 import json
 import os
@@ -18,13 +17,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI, one_line
+from mlartifacts.errors import MOST_SAID, InvalidConfig, InvalidURI, said_by
 from mlartifacts.retrying import asked_for, pause
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import ArtifactURI
 
 __all__ = [
-    "MOST_SAID",
     "TRANSIENT",
     "VARIABLES",
     "Connection",
@@ -50,12 +48,6 @@ VARIABLES = (_RETRIES, _BACKOFF, _TIMEOUT)
 
 #: What a server says when another try may go well.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-
-#: Bytes of an answer that is an error: enough to tell what is wrong.
-MOST_SAID = 2**16
-_PAGE = re.compile(r"\s*<[!?a-z]", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^<>]*>([^<]+)", re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]*>")
 
 # More tries, or seconds between them, nobody means.
 _MOST = 1_000_000
@@ -96,7 +88,7 @@ def refusal(status: int, data: bytes, retry_after: str | None = None) -> Refused
         code, message = answer.get("error_code", ""), answer.get("message", answer.get("detail"))
     except (ValueError, AttributeError):
         code, message = "", None
-    said = _said(data) if message is None else _plain(str(message))
+    said = _said(data) if message is None else said_by(str(message))
     return Refused(status, str(code), said, retry_after)
 
 
@@ -358,13 +350,5 @@ def _reason(error: Exception) -> Exception:
 
 
 def _said(data: bytes) -> str:
-    text = _plain(data[:MOST_SAID].decode("utf-8", "replace"))
+    text = said_by(data)
     return repr(text) if text else os.strerror(errno.ENODATA)
-
-
-def _plain(text: str) -> str:
-    """A line of what a server says; of a page its title, or else its text."""
-    if _PAGE.match(text):
-        title = _TITLE.search(text)
-        text = html.unescape(title[1] if title else _TAG.sub(" ", text))
-    return one_line(text)

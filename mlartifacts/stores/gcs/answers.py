@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import aiohttp
 from gcsfs.retry import validate_response
 
+from mlartifacts.errors import said_by
+
 __all__ = ["deletions", "refuse_page"]
 
 _BATCH = "/batch/storage/v1"
@@ -91,6 +93,5 @@ def _deletion(status: int, body: str, path: str) -> Exception | None:
 
 
 def _other(status: int, said: bytes) -> OSError:
-    begin = " ".join(said[:200].decode(errors="replace").split())
-    reason = f"what answers is not Google Cloud Storage ({status}): {begin!r}"
+    reason = f"what answers is not Google Cloud Storage ({status}): {said_by(said)!r}"
     return OSError(errno.EPROTO, reason)

@@ -22,6 +22,8 @@ from xml.etree import ElementTree
 from aiobotocore.parsers import AioRestXMLParser
 from botocore.utils import parse_timestamp
 
+from mlartifacts.errors import said_by
+
 __all__ = ["DIRECTORY_BUCKET", "files_listed", "has_md5", "no_answer", "read_quickly"]
 
 #: How the names of buckets end that list nothing but what is below a directory.
@@ -64,7 +66,6 @@ def read_quickly(session: Any, client: Any) -> None:
 
 # How S3's XML begins; a page may be XML, too.
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?!(?:\w+:)?html\b)\w", re.IGNORECASE)
-_TITLE = re.compile(rb"<title[^>]*>\s*([^<]{1,80})", re.IGNORECASE)
 _WITH_ETAG = frozenset({"GetObject", "HeadObject", "PutObject", "UploadPart"})
 
 
@@ -89,8 +90,7 @@ def _refuse_page(operation_model: Any, response_dict: dict[str, Any], **kwargs: 
     if isinstance(body, bytes):
         is_page |= not _XML.match(body) if body else is_done and _has_body(operation_model)
     if is_page:
-        title = _TITLE.search(body) if isinstance(body, bytes) else None
-        said = [title[1].decode(errors="replace").strip()] if title else []
+        said = [said_by(body)] if isinstance(body, bytes) and body else []
         said += [headers[name] for name in ("Content-Type", "Server") if name in headers]
         raise no_answer(", ".join(["status " + str(status), *said]))
 
