@@ -363,13 +363,8 @@ def sync(
             there = other.own()
         if "" in there and not other.has_directories:
             there = other.below()
-        doomed = _missing(one, _extra(other, there, paths, kept))
-        if doomed and not dry_run:
-            refuse_source(one, other, doomed)
-        linked = kept_by_links(other, there, doomed, kept, dry_run)
-        doomed = [name for name in doomed if name not in linked]
-        if doomed and not dry_run:
-            remove(other, doomed)
+        extra = _extra(other, there, paths, kept)
+        doomed = _remove_extra(one, other, extra, there, kept, dry_run)
         deleted = tuple(sorted({*report.deleted, *doomed}))
         seconds = time.monotonic() - began
         return dataclasses.replace(report, deleted=deleted, seconds=seconds)
@@ -458,6 +453,25 @@ def _extra(end: End, there: Mapping[str, File], paths: PathFilter, kept: set[str
         for name in names
         if name not in kept and real.path(name) not in same and folded(name) not in other_letters
     )
+
+
+def _remove_extra(
+    source: End,
+    target: End,
+    extra: list[str],
+    there: Mapping[str, File],
+    kept: Collection[str],
+    dry_run: bool = False,
+) -> list[str]:
+    """Delete of a target what its source has not, nor is a kept file; say what that was, or is."""
+    doomed = _missing(source, extra)
+    if doomed and not dry_run:
+        refuse_source(source, target, doomed)
+    linked = kept_by_links(target, there, doomed, kept, dry_run)
+    doomed = [name for name in doomed if name not in linked]
+    if doomed and not dry_run:
+        remove(target, doomed)
+    return doomed
 
 
 def _steps_of(real: End, name: str) -> Iterator[str]:
@@ -585,19 +599,12 @@ def _clear_way(
 ) -> list[str]:
     """Delete what of the target stands where something new is to be, and say what that was.
 
-    That is a file where a directory must be, and what is in a directory where a file must be; but
-    not what is a kept file under another name.
+    That is a file where a directory must be, and what is in a directory where a file must be.
     """
     needed = {above for name in new for above in parents(name)}
     taken = target.directories(new)
     doomed = [name for name in extra if name in needed or taken & {*parents(name)}]
-    doomed = _missing(source, doomed)
-    if doomed:
-        refuse_source(source, target, doomed)
-    linked = kept_by_links(target, there, doomed, kept)
-    doomed = [name for name in doomed if name not in linked]
-    if doomed:
-        remove(target, doomed)
+    doomed = _remove_extra(source, target, doomed, there, kept)
     for name in taken:
         remove_empty(target, name)
     return doomed
