@@ -327,7 +327,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
                 (on_error or unless_missing)(error)
 
         found = await super()._find(path, *args, detail=True, on_error=tell, **kwargs)
-        found = dict(sorted({**found, **links}.items()))
+        if links:
+            found = dict(sorted({**found, **links}.items()))
         return found if detail else list(found)
 
     async def _modified(self, path: str) -> datetime.datetime:
