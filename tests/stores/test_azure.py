@@ -351,19 +351,28 @@ def raw(azurite, container):
 
 
 @pytest.fixture
-def proxy(azurite, monkeypatch, root):
+def through(azurite, monkeypatch, root):
+    """Have Azure's server reached by another URL."""
+
+    def put(url):
+        there = azurite.connection_string.replace(azurite.url, url)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", there)
+
+    return put
+
+
+@pytest.fixture
+def proxy(azurite, through):
     with tcp_proxy.proxied(azurite.url) as proxy:
-        through = azurite.connection_string.replace(azurite.url, proxy.url)
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", through)
+        through(proxy.url)
         yield proxy
 
 
 @pytest.fixture
-def front(azurite, monkeypatch, root):
+def front(azurite, through):
     """A server that may answer in the place of Azure's."""
     with reverse_proxy.serve(azurite.url) as front:
-        through = azurite.connection_string.replace(azurite.url, front.url)
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", through)
+        through(front.url)
         yield front
 
 
