@@ -11,15 +11,14 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["MD5", "Checksum", "Hasher", "Kind", "listed", "matching"]
 
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """How a checksum is made.
 
     Attributes

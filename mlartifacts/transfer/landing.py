@@ -11,11 +11,11 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from mlartifacts.writing import create_like, landing, naming, temporary_beside
+from mlartifacts.writing import create_like, landing, temporary_beside
 
 try:
     import fcntl
@@ -56,7 +56,7 @@ class Landing:
         # Whether each was made here, so that nothing was in it.
         self._directories: dict[str, bool] = {}
 
-    def land(self, target: str, pieces: Iterable[Any], modified: float | None) -> None:
+    def land(self, target: str, pieces: Sequence[Any], modified: float | None) -> None:
         """Make a file, or replace it; it has the time of its last change before its name."""
         directory = os.path.dirname(target)
         if not self.make_directory(directory) and os.path.lexists(target):
@@ -66,7 +66,7 @@ class Landing:
             return
         name = f".mlartifacts-{self._mark}{next(self._count):016x}.part"
         temporary = os.path.join(directory, name)
-        with _naming(temporary, target):
+        try:
             file = os.open(temporary, _WRITING | os.O_EXCL, 0o666)
             try:
                 _fill(temporary, file, pieces, modified)
@@ -75,6 +75,8 @@ class Landing:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
                 raise
+        except OSError as error:
+            _raise_of_target(error, temporary, target)
 
     def make_directory(self, path: str) -> bool:
         """Make a directory that is not there; whether it was made by this transfer."""
@@ -89,18 +91,19 @@ class Landing:
         return made
 
 
-def _fill(path: str, file: int, pieces: Iterable[Any], modified: float | None) -> None:
+def _fill(path: str, file: int, pieces: Sequence[Any], modified: float | None) -> None:
     """Write all of some bytes, and close: a disk that is nearly full takes fewer than it is given.
 
     A file object would ask the system about the file first.
     """
     try:
         for piece in pieces:
-            with _named(path):
+            done = os.write(file, piece)
+            while done < len(piece):
+                piece = memoryview(piece)[done:]
                 done = os.write(file, piece)
-                while done < len(piece):
-                    piece = memoryview(piece)[done:]
-                    done = os.write(file, piece)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(file)
     _give_time(path, modified)
@@ -119,16 +122,10 @@ class _Part(io.FileIO):
     """What has come of a file; an error of its disk has its name, as one of its source has not."""
 
     def write(self, data: Any) -> int:
-        with _named(str(self.name)):
+        try:
             return super().write(data)
-
-
-@contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.name)) from error
 
 
 @contextlib.contextmanager
@@ -140,14 +137,19 @@ def _naming(temporary: str, target: str) -> Iterator[None]:
     Full
     """
     try:
-        with naming(temporary, target):
-            yield
+        yield
     except OSError as error:
-        if error.errno not in _FULL or error.filename != target:
-            raise
+        _raise_of_target(error, temporary, target)
+
+
+def _raise_of_target(error: OSError, temporary: str, target: str) -> NoReturn:
+    """Raise the error about a temporary name, or its target, as the target's."""
+    if error.errno in _FULL and error.filename in (temporary, target):
         mount = next(filter(os.path.ismount, Path(os.path.realpath(target)).parents))
-        reason = f"{error.strerror} (the disk at {mount})"
-        raise Full(error.errno, reason, target) from error
+        raise Full(error.errno, f"{error.strerror} (the disk at {mount})", target) from error
+    if error.filename != temporary:
+        raise error
+    raise OSError(error.errno, error.strerror, target) from error
 
 
 @contextlib.contextmanager
