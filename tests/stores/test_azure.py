@@ -657,6 +657,17 @@ def test_a_copy_of_which_something_else_tells(front, root, container, raw):
     assert caught.value.filename == f"{container}/old"
 
 
+def test_a_range_that_is_answered_without_one(front, acts):
+    front.answer = lambda request: (
+        Answer(200, b"other", {"x-ms-version": "1"}) if request.method == "GET" else None
+    )
+    for name in ("cat", "get"):
+        path, act = acts[name]
+        with pytest.raises(OSError, match="no answer of Azure's") as caught:
+            act()
+        assert caught.value.filename == path
+
+
 def test_an_answer_that_cannot_be_read(front, acts, quick):
     front.answer = lambda request: Answer(
         200, b"<?xml version='1.0'?><Enum", {"x-ms-version": "1", "Content-Type": "application/xml"}

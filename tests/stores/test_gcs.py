@@ -721,6 +721,18 @@ def test_a_damaged_answer(front, fs, old, act, damage):
     assert caught.value.filename == old
 
 
+@pytest.mark.parametrize("act", of({name: READS[name] for name in ("cat", "cat_file", "get_file")}))
+def test_an_object_that_is_given_in_part(front, old, act):
+    front.answer = lambda request: (
+        Answer(200, b"ol", {"x-goog-stored-content-length": "3"})
+        if "alt=media" in request.path
+        else None
+    )
+    with pytest.raises(OSError, match="short read: 2 of 3 bytes") as caught:
+        act(mlartifacts.filesystem("gs"), old)
+    assert caught.value.filename == old
+
+
 def rename(body, field):
     return body.replace(b'"%b":' % field, b'"%b":' % field[::-1])
 

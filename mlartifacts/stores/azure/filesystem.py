@@ -198,6 +198,8 @@ class _Transport(AioHttpTransport):  # type: ignore[misc]
                 raise
             status = response.status_code
             is_azures = any(name in response.headers for name in _OF_AZURE)
+            if status == 200 and "x-ms-range" in request.headers:
+                is_azures = is_azures and "Content-Range" in response.headers
             if not is_azures and (status < 300 or status in _TELLING):
                 response.internal_response.close()
                 raise _NotAzure(f"{status} {response.reason}")

@@ -30,6 +30,10 @@ async def refuse_page(answer: aiohttp.ClientResponse) -> None:
         return  # an error, whoever answers
     if answer.status != 404 and answer.url.query.get("alt") == "media":
         # Emulators leave some headers of Google's out; no page comes as a part of an object.
+        stored = answer.headers.get("x-goog-stored-content-length")
+        if answer.status == 200 and stored not in {None, answer.headers.get("Content-Length")}:
+            reason = f"short read: {answer.content_length} of {stored} bytes"
+            raise OSError(errno.EIO, reason)
         is_page = answer.status != 206 and answer.content_type == "text/html"
         if not (is_page and not any(each.lower().startswith("x-goog-") for each in answer.headers)):
             return
