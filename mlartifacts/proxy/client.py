@@ -14,6 +14,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from json import dumps
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -33,6 +34,7 @@ from mlartifacts.tracking.connection import (
     refusal,
 )
 from mlartifacts.tracking.login import AUTHORITY, Login
+from mlartifacts.tracking.plugins import CONTENT, UNSIGNED
 from mlartifacts.uri import ArtifactURI
 
 __all__ = ["STORE", "Client", "OfLoop", "Options"]
@@ -114,11 +116,10 @@ class Client:
     def __init__(self, server: ArtifactURI, environment: Environment, anon: bool = False) -> None:
         self.url = address(server)
         self._origin = yarl.URL(self.url).origin()
-        login = Login.of(server, environment)
+        self._login = Login.of(server, environment)
         self.anon = anon
-        self._authorization = None if anon else login.authorization
         # Made if it comes to TLS: to read every authority that is trusted takes 20 ms.
-        self._tls = functools.lru_cache(1)(login.context)
+        self._tls = functools.lru_cache(1)(self._login.context)
         if server.scheme == "https":
             self._tls()  # a setting that cannot be used is told here
         self._store_tls = _store_tls(environment)
@@ -135,7 +136,12 @@ class Client:
     @property
     def known(self) -> bool:
         """Whether the server is told who asks."""
-        return self._authorization is not None
+        return self._login.is_known and not self.anon
+
+    @property
+    def signs(self) -> bool:
+        """Whether the server is told the SHA-256 of what it is sent."""
+        return self._login.is_signed and not self.anon
 
     @property
     def session(self) -> aiohttp.ClientSession | None:
@@ -167,7 +173,8 @@ class Client:
         headers: Options | None = None,
         body: Callable[[], AsyncIterator[bytes]] | None = None,
         again: Callable[[], bool] | None = None,
-        **options: Any,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, and follow redirects.
 
@@ -181,8 +188,10 @@ class Client:
             Gives the bytes to send, from their start each time.
         again : callable, optional
             Whether it still can. Given, they go at once to where the last ones were redirected.
-        **options
-            aiohttp's.
+        params : mapping of str to str, optional
+            Of the URL, but for where that redirects.
+        json : object, optional
+            The body.
 
         Raises
         ------
@@ -194,11 +203,18 @@ class Client:
         """
         own = url.startswith("/")
         first = self.url if again is None else self._moved
-        target = _url(first + url if own else url)
+        target = _url(first + url if own else url).extend_query(params or {})
+        content = None if json is None else dumps(json).encode()
         for _ in range(_HOPS):
             told = {**_ALWAYS, **(headers or {})}
-            if own and self._authorization is not None and target.origin() == self._origin:
-                told["Authorization"] = self._authorization
+            if content is not None:
+                told["Content-Type"] = "application/json"
+            if own:
+                told |= self._login.spread()
+            if own and not self.anon and target.origin() == self._origin:
+                if self.signs and body is not None:
+                    told.setdefault(CONTENT, UNSIGNED)
+                told |= await self._who_asks(method, str(target), told, content)
             proxy, login = network.way(target)
             if target.scheme == "http":  # which the proxy itself is asked for, by the same headers
                 told |= login
@@ -216,8 +232,7 @@ class Client:
                     ssl=tls,
                     proxy=proxy,
                     proxy_headers=login,
-                    data=unread.pieces() if body else None,
-                    **options,
+                    data=unread.pieces() if body else content,
                 ) as response:
                     if response.status not in _REDIRECTS or "Location" not in response.headers:
                         if response.status >= 400 and response.status != 416:
@@ -264,8 +279,12 @@ class Client:
                 if number == errno.ETIMEDOUT:  # it takes nothing any more
                     raise aiohttp.ServerTimeoutError("no answer in time") from None
                 raise aiohttp.ClientOSError(number, os.strerror(number)) from None
-            options.pop("params", None)
         raise OSError(errno.ELOOP, f"{self.url} redirects without end")
+
+    async def _who_asks(self, *request: Any) -> dict[str, str]:
+        if self._login.may_wait:
+            return await asyncio.to_thread(self._login.headers, *request)
+        return self._login.headers(*request)
 
     async def _refused(
         self, response: aiohttp.ClientResponse, target: yarl.URL, own: bool
@@ -319,7 +338,7 @@ class Client:
         again : bool, default True
             Whether to :meth:`persist`.
         **options
-            aiohttp's.
+            Those of :meth:`ask`.
 
         Raises
         ------

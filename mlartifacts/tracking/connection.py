@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import http.client
@@ -19,7 +20,7 @@ from typing import Any
 from mlartifacts.environment import Environment
 from mlartifacts.errors import MOST_SAID, InvalidConfig, InvalidURI, said_by
 from mlartifacts.retrying import asked_for, pause
-from mlartifacts.tracking.login import Login
+from mlartifacts.tracking.login import WORKSPACE, Login
 from mlartifacts.uri import ArtifactURI
 
 __all__ = [
@@ -226,7 +227,8 @@ class Connection:
         context = functools.lru_cache(1)(self._login.context)
         if server.scheme == "https":
             context()  # a setting that cannot be used is told here
-        self._opener = urllib.request.build_opener(_OverTLS(context), _Redirects)
+        self._opener = urllib.request.build_opener(_OverTLS(context), _Redirects(self._tell))
+        self._knows_workspaces = self._login.workspace is None
 
     def get(self, endpoint: str, **parameters: str) -> dict[str, Any]:
         """Ask for `endpoint`, such as ``mlflow/runs/get``.
@@ -241,24 +243,52 @@ class Connection:
             It cannot be reached, or gives no answer that could be MLflow's.
         """
         query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-        return self._ask("GET", endpoint + query)
+        self._refuse_workspace()
+        return self._ask("GET", f"2.0/{endpoint}{query}")
 
     def post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for `endpoint` with a JSON object; the errors are those of :meth:`get`."""
-        return self._ask("POST", endpoint, json.dumps(body).encode())
+        self._refuse_workspace()
+        return self._ask("POST", f"2.0/{endpoint}", json.dumps(body).encode())
+
+    def _refuse_workspace(self) -> None:
+        """Refuse a workspace where the server has none, and would give what is of no workspace."""
+        if self._knows_workspaces:
+            return
+        said: Mapping[str, Any] = {}
+        for endpoint in ("server-info", "server-features"):
+            with contextlib.suppress(NotMLflow, Refused):
+                said = self._ask("GET", f"3.0/mlflow/{endpoint}")
+                break
+        if not said.get("workspaces_enabled"):
+            raise InvalidConfig(
+                f"{WORKSPACE}={self._login.workspace!r}: {self.url} has no workspaces; unset it, or"
+                " start the server with --enable-workspaces."
+            )
+        self._knows_workspaces = True
+
+    def _tell(self, request: urllib.request.Request) -> None:
+        """Say who asks, to the server that was named alone."""
+        data = request.data if isinstance(request.data, bytes) else None
+        said = {**request.headers, "User-Agent": "mlartifacts"}
+        told = self._login.headers(request.get_method(), request.full_url, said, data)
+        for name, value in told.items():
+            request.add_unredirected_header(name, value)
 
     def _ask(self, method: str, endpoint: str, body: bytes | None = None) -> dict[str, Any]:
-        url = f"{self.url}/api/2.0/{endpoint}"
-        headers = {"Accept": "application/json", "User-Agent": "mlartifacts"}
+        url = f"{self.url}/api/{endpoint}"
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": "mlartifacts",
+            **self._login.spread(),
+        }
         if body is not None:
             headers["Content-Type"] = "application/json"
         tries = 0
         while True:
             tries += 1
             request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
-            if self._login.authorization is not None:
-                # Not copied to the request that follows a redirect.
-                request.add_unredirected_header("Authorization", self._login.authorization)
+            self._tell(request)
             retry_after = None
             try:
                 with self._opener.open(request, timeout=self._timeout) as answer:
@@ -297,7 +327,7 @@ class Connection:
             reason = f"the tracking server{elsewhere} says {status}"
             return PermissionError(errno.EACCES, reason, self.url)
         if status in {401, 403}:
-            reason = refused_login(status, self._login.authorization is not None)
+            reason = refused_login(status, self._login.is_known)
             return PermissionError(errno.EACCES, reason, self.url)
         if status in TRANSIENT:
             return OSError(
@@ -329,7 +359,16 @@ class _OverTLS(urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects to another server get no login, and none from TLS to plain text is followed."""
+    """Redirects to another server get no login, and none from TLS to plain text is followed.
+
+    Parameters
+    ----------
+    tell : callable
+        Says who asks.
+    """
+
+    def __init__(self, tell: Callable[[urllib.request.Request], None]) -> None:
+        self._tell = tell
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -338,9 +377,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise urllib.error.HTTPError(newurl, code, "redirected to plain text", headers, fp)
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and (new.type, new.host) == (req.type, req.host):
-            for name, value in req.unredirected_hdrs.items():
-                if name == "Authorization":
-                    new.add_unredirected_header(name, value)
+            self._tell(new)
         return new
 
 

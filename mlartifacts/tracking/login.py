@@ -6,35 +6,61 @@ import base64
 import configparser
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
+from mlartifacts.tracking import plugins
 from mlartifacts.uri import ArtifactURI
 
-__all__ = ["AUTHORITY", "VARIABLES", "Login", "basic"]
+__all__ = ["AUTHORITY", "VARIABLES", "WORKSPACE", "Login", "basic"]
 
 _USERNAME = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105  (a variable's name)
 _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105  (a variable's name)
+_PLUGIN = "MLFLOW_TRACKING_AUTH"
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
 #: Says who issues the certificates that are trusted.
 AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
 _FILE = "~/.mlflow/credentials"
 _CERTIFICATE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 
+#: Says of which of a server's workspaces the runs and models are; ``mlflow.set_workspace`` sets it.
+WORKSPACE = "MLFLOW_WORKSPACE"
+_KUBERNETES = frozenset({"kubernetes", "kubernetes-namespaced"})
+_WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
+
 #: What decides about a login: variables, and a file.
-VARIABLES = (_USERNAME, _PASSWORD, _TOKEN, _INSECURE, AUTHORITY, _CERTIFICATE, "HOME", _FILE)
+VARIABLES = (
+    _USERNAME,
+    _PASSWORD,
+    _TOKEN,
+    _PLUGIN,
+    plugins.SIGNED,
+    _INSECURE,
+    AUTHORITY,
+    _CERTIFICATE,
+    WORKSPACE,
+    "HOME",
+    _FILE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Credentials and TLS settings.
+    """Credentials, TLS settings, and what else requests say of who asks.
 
     Attributes
     ----------
     authorization : str or None
         The value of the header.
+    workspace : str or None
+        Whose runs and models are meant. It is no secret, and told wherever a server redirects to.
+    plugin : str or None
+        The name of the plugin that logs in.
+    is_signed : bool
+        Whether requests are signed as AWS wants it, whatever else there is.
     verify : bool
         Whether certificates are checked.
     authority : str or None
@@ -44,6 +70,9 @@ class Login:
     """
 
     authorization: str | None = field(default=None, repr=False)
+    workspace: str | None = None
+    plugin: str | None = None
+    is_signed: bool = False
     verify: bool = True
     authority: str | None = None
     certificate: str | None = None
@@ -70,7 +99,61 @@ class Login:
         for name, path in ((AUTHORITY, authority), (_CERTIFICATE, certificate)):
             if path is not None and not os.path.exists(path):
                 raise InvalidConfig(f"{name}={path!r}: there is no such file.")
-        return cls(_authorization(server, environment), not insecure, authority, certificate)
+        return cls(
+            _authorization(server, environment),
+            (environment.text(WORKSPACE) or "").strip() or None,
+            environment.text(_PLUGIN),
+            bool(environment.boolean(plugins.SIGNED)),
+            not insecure,
+            authority,
+            certificate,
+        )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a server is told who asks."""
+        return self.authorization is not None or self.plugin is not None or self.is_signed
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether somebody else may be asked for the login."""
+        return self.plugin is not None or self.is_signed
+
+    @property
+    def _is_left_to_plugin(self) -> bool:
+        """MLflow's own plugins add their token where there is none."""
+        return self.plugin in _KUBERNETES and str(self.authorization).startswith("Basic ")
+
+    def spread(self) -> dict[str, str]:
+        """The headers for every server that a request comes to."""
+        return {} if self.workspace is None else {_WORKSPACE_HEADER: self.workspace}
+
+    def headers(
+        self, method: str, url: str, said: Mapping[str, str], body: bytes | None = None
+    ) -> dict[str, str]:
+        """The headers for the server itself, that of plugins among them; for one request.
+
+        Parameters
+        ----------
+        method, url : str
+        said : mapping
+            The other headers.
+        body : bytes, optional
+            Of a request that has no ``X-Amz-Content-SHA256``.
+
+        Raises
+        ------
+        InvalidConfig
+            The request cannot be signed.
+        """
+        told = plugins.provided(said)
+        if self.authorization is not None and not self._is_left_to_plugin:
+            told["Authorization"] = self.authorization
+        if self.is_signed:
+            return told | plugins.signature(method, url, said, body)
+        if self.plugin is not None:
+            told |= plugins.logged_in(self.plugin, method, url, {**said, **told}, body)
+        return told
 
     def context(self) -> ssl.SSLContext:
         """The TLS settings for connections.

@@ -10,7 +10,9 @@ import re
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
+from mlartifacts.filesystems.mlflow_artifacts import STORE as MLFLOW_ARTIFACTS
 from mlartifacts.store import merge
+from mlartifacts.tracking.login import WORKSPACE
 from mlartifacts.transfer.trees import End
 from mlartifacts.uri import redact
 
@@ -20,7 +22,7 @@ DIRECTORY = "MLARTIFACTS_CACHE_DIR"
 
 # Options that say which server is meant. None of them is a secret, but for a URL's password.
 _SERVER = ("endpoint_url", "account_host", "account_name", "host", "port", "user", "username")
-_TRACKING = ("tracking_uri", "registry_uri")
+_TRACKING = ("tracking_uri", "registry_uri", "workspace")
 # The parts of Azure's connection strings that do.
 _CONNECTION = re.compile(r"(?:^|;)\s*((?:AccountName|BlobEndpoint|EndpointSuffix)=[^;?]*)", re.I)
 
@@ -46,6 +48,8 @@ def key_of(source: End) -> str:
     settings = merge(fs.store.options(fs.root_uri, Environment()), fs.storage_options)
     if isinstance(fs, DelegatingFileSystem):
         settings["tracking_uri"] = fs.resolver.tracking
+    if isinstance(fs, DelegatingFileSystem) or fs.store is MLFLOW_ARTIFACTS:
+        settings["workspace"] = Environment().text(WORKSPACE)
     settings = {**(settings.get("client_kwargs") or {}), **settings}
     named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
     connection = _CONNECTION.findall(str(settings.get("connection_string", "")))

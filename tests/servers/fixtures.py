@@ -186,6 +186,17 @@ def mlflow_server_with_login(
         yield server
 
 
+@pytest.fixture(scope="session")
+def mlflow_server_with_workspaces(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[mlflow_server_module.MlflowServer]:
+    """Runs and models have a workspace each; artifacts go through it to a local folder."""
+    directory = tmp_path_factory.mktemp("mlflow_server_with_workspaces")
+    serving = mlflow_server_module.serve(directory, options=("--enable-workspaces",))
+    with started(serving, "mlflow") as server:
+        yield server
+
+
 @pytest.fixture
 def hanging_server() -> Iterator[silent.Hanging]:
     with silent.hanging() as server:

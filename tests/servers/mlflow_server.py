@@ -65,22 +65,35 @@ class MlflowServer:
         return {"MLFLOW_TRACKING_URI": self.url, **self.client_env}
 
     def api(self, method: str, path: str, **body: Any) -> Any:
-        """Call the REST API: ``api("POST", "experiments/create", name="a")``."""
+        """Call the REST API: ``api("POST", "experiments/create", name="a")``.
+
+        A path with a slash at its start is below ``/api``.
+        """
+        below = path if path.startswith("/") else f"/2.0/mlflow/{path}"
         request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{path}",
+            f"{self.url}/api{below}",
             method=method,
             data=json.dumps(body).encode() if body else None,
-            headers={"Content-Type": "application/json"} | self._login,
+            headers={"Content-Type": "application/json"} | self._who_asks,
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
     @property
-    def _login(self) -> dict[str, str]:
-        if "MLFLOW_TRACKING_USERNAME" not in self.client_env:
-            return {}
-        login = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-        return {"Authorization": f"Basic {login}"}
+    def _who_asks(self) -> dict[str, str]:
+        told = {}
+        if "MLFLOW_TRACKING_USERNAME" in self.client_env:
+            login = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+            told["Authorization"] = f"Basic {login}"
+        if "MLFLOW_WORKSPACE" in self.client_env:
+            told["X-MLFLOW-WORKSPACE"] = self.client_env["MLFLOW_WORKSPACE"]
+        return told
+
+    def within(self, workspace: str) -> MlflowServer:
+        """The same server, asked for what is in a new workspace."""
+        self.api("POST", "/3.0/mlflow/workspaces", name=workspace)
+        env = {**self.client_env, "MLFLOW_WORKSPACE": workspace}
+        return dataclasses.replace(self, client_env=env)
 
     def new_experiment(self, artifact_location: str | None = None) -> str:
         """Make an experiment and return its id."""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import http.server
 import json
 import re
@@ -18,11 +19,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 import mlartifacts
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, Unresolved
-from mlartifacts.tracking import connection
+from mlartifacts.tracking import connection, plugins
 from mlartifacts.tracking.connection import Connection, NotMLflow, Patience
 from mlartifacts.tracking.login import Login
 from mlartifacts.uri import parse
@@ -45,11 +49,12 @@ class Scripted:
     def __init__(self) -> None:
         self.answers: list[Answer | None] = [Answer()]
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
                 outer.requests.append((self.command, self.path, dict(self.headers)))
                 answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 if answer is None:  # break off
@@ -63,8 +68,7 @@ class Scripted:
                 with contextlib.suppress(ConnectionError):  # the client has heard enough
                     self.wfile.write(answer.body)
 
-            def do_POST(self) -> None:
-                self.do_GET()
+            do_POST = do_PUT = do_GET  # noqa: N815
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -613,6 +617,182 @@ def test_redirects_on_the_same_host_keep_the_login(server, monkeypatch):
     server.answers = [Answer(302, headers={"Location": "/elsewhere"}), Answer()]
     resolved(server)
     assert server.logins == ["Bearer t", "Bearer t"]
+
+
+HEADERS_PLUGIN = """
+class Provider:
+    def in_context(self):
+        return CONTEXT
+    def request_headers(self):
+        return {"X-Team": "NAME", "User-Agent": "NAME"}
+"""
+LOGIN_PLUGIN = """
+class Login:
+    def get_name(self):
+        return "by-plugin"
+    def get_auth(self):
+        def auth(request):
+            request.headers["Authorization"] = f"Signed {request.method} {request.path_url}"
+            return request
+        return auth
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package with an entry point."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def install(name, group, source, of):
+        (site / f"{name}.py").write_text(source)
+        about = site / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {name}:{of}\n")
+
+    plugins._plugins.cache_clear()
+    yield install
+    plugins._plugins.cache_clear()
+
+
+def asked(server):
+    """What a tracking server was told of who asks, and the proxy of its artifacts."""
+    server.requests.clear()
+    resolved(server)
+    fs = mlartifacts.filesystem(
+        "mlflow-artifacts", tracking_uri=server.url, skip_instance_cache=True
+    )
+    with contextlib.suppress(OSError):
+        fs.ls("dir")
+    return [(path, headers) for _, path, headers in server.requests]
+
+
+def test_plugins_give_headers(server, install):
+    source = HEADERS_PLUGIN.replace("CONTEXT", "True").replace("NAME", "one")
+    install("plugin_one", "mlflow.request_header_provider", source, "Provider")
+    install("plugin_two", "mlflow.request_header_provider", source.replace("one", "2"), "Provider")
+    off = HEADERS_PLUGIN.replace("CONTEXT", "False")
+    install("plugin_off", "mlflow.request_header_provider", off, "Provider")
+    broken = HEADERS_PLUGIN.replace("CONTEXT", "1 / 0")
+    install("plugin_broken", "mlflow.request_header_provider", broken, "Provider")
+    told = asked(server)
+    assert len(told) == 3
+    for _, headers in told:
+        assert sorted(headers["X-Team" if "X-Team" in headers else "X-team"].split()) == [
+            "2",
+            "one",
+        ]
+        assert sorted(headers["User-Agent"].split()) == ["2", "mlartifacts", "one"]
+
+
+def test_a_plugin_that_cannot_be_loaded(server, install):
+    install("plugin_bad", "mlflow.request_header_provider", "", "Provider")
+    with pytest.warns(UserWarning, match=r"plugin_bad .* cannot be loaded"):
+        asked(server)
+
+
+def test_plugins_log_in(server, install, monkeypatch):
+    install("plugin_login", "mlflow.request_auth_provider", LOGIN_PLUGIN, "Login")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "by-plugin")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "another")
+    told = asked(server)
+    assert len(told) == 3
+    for path, headers in told:
+        assert headers["Authorization"] == f"Signed GET {path}"
+
+
+def test_kubernetes_logs_in_in_the_place_of_a_password(server, install, monkeypatch):
+    """Its plugin adds a token where there is none."""
+    source = LOGIN_PLUGIN.replace("by-plugin", "kubernetes")
+    source = source.replace('["Authorization"] = ', '.setdefault("Authorization", ')
+    source = source.replace('{request.path_url}"', '{request.path_url}")')
+    install("plugin_kubernetes", "mlflow.request_auth_provider", source, "Login")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "kubernetes")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "u")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p")
+    assert all(headers["Authorization"] == f"Signed GET {path}" for path, headers in asked(server))
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    assert all(headers["Authorization"] == "Bearer t" for _, headers in asked(server))
+
+
+def test_a_login_plugin_that_is_not_there(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "nobody")
+    with pytest.warns(UserWarning, match="nobody"):
+        told = asked(server)
+    assert [headers.get("Authorization") for _, headers in told] == [None] * 3
+
+
+@pytest.fixture
+def signing(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_AWS_SIGV4", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+
+
+def test_requests_are_signed(server, signing, monkeypatch):
+    """The signature is of what arrives; botocore makes it again."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of the session")
+    fs = mlartifacts.filesystem("mlflow-artifacts", tracking_uri=server.url)
+    resolved(server)
+    for act in (
+        lambda: fs.ls("a b/ü"),
+        lambda: fs.pipe_file("dir/a b%.bin", b"12345"),
+        lambda: Connection(parse(server.url), Environment()).post("mlflow/x", {"a": 1}),
+    ):
+        with contextlib.suppress(OSError):
+            act()
+    assert {method for method, _, _ in server.requests} == {"GET", "PUT", "POST"}
+    for (method, path, headers), body in zip(server.requests, server.bodies, strict=True):
+        told = {name.lower(): value for name, value in headers.items()}
+        names = re.search("SignedHeaders=([^,]*)", told["authorization"])[1].split(";")
+        assert {"host", "x-amz-security-token"} <= {*names}
+        assert ("x-amz-content-sha256" in names) is (method == "PUT")
+        request = AWSRequest(method, server.url + path, {n: told[n] for n in names}, body)
+        request.context["timestamp"] = told["x-amz-date"]
+        signer = SigV4Auth(
+            Credentials("key", "secret", "of the session"), "execute-api", "eu-west-1"
+        )
+        text = signer.string_to_sign(request, signer.canonical_request(request))
+        assert told["authorization"].endswith(f"Signature={signer.signature(text, request)}")
+        if method == "PUT":
+            assert told["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [("AWS_DEFAULT_REGION", "no region"), ("AWS_SECRET_ACCESS_KEY", "no AWS credentials")],
+)
+def test_what_a_signature_needs(server, signing, monkeypatch, variable, said):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv(variable)
+    if variable == "AWS_SECRET_ACCESS_KEY":
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(InvalidConfig, match=f"MLFLOW_TRACKING_AWS_SIGV4: {said}"):
+        resolved(server)
+    assert server.requests == []
+
+
+def test_another_host_is_told_the_workspace_alone(server, another, install, monkeypatch):
+    install("plugin_login", "mlflow.request_auth_provider", LOGIN_PLUGIN, "Login")
+    source = HEADERS_PLUGIN.replace("CONTEXT", "True").replace("NAME", "one")
+    install("plugin_one", "mlflow.request_header_provider", source, "Provider")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "by-plugin")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team-a")
+    answer = Answer(302, headers={"Location": f"{another.url}/elsewhere"})
+    info = Answer(body=b'{"workspaces_enabled": true}')
+    server.answers = [info, answer]
+    asked(server)
+    assert len(another.requests) == 3
+    for _, _, headers in another.requests:
+        told = {name.lower(): value for name, value in headers.items()}
+        assert told["x-mlflow-workspace"] == "team-a"
+        assert "authorization" not in told
+        assert "x-team" not in told
+        assert told["user-agent"] == "mlartifacts"
 
 
 def test_no_secret_is_shown(server, monkeypatch):

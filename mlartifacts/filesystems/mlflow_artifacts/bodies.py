@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -12,6 +13,8 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
 
 from mlartifacts.promises import synced
 from mlartifacts.proxy import wire
@@ -97,6 +100,13 @@ class Body:
             yield data
             start += len(data)
             sent(len(data))
+
+    async def sha256(self) -> str:
+        """The SHA-256 of all bytes, which are read for it."""
+        made = hashlib.sha256()
+        async for piece in self.pieces(0, self.size, DEFAULT_CALLBACK.relative_update):
+            made.update(piece)
+        return made.hexdigest()
 
     async def _piece(self, start: int, stop: int, alone: bool) -> bytes:
         """The bytes from `start` to before `stop`; `alone` if one request sends all the file."""

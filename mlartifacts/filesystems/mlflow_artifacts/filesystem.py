@@ -36,6 +36,7 @@ from mlartifacts.promises import (
 from mlartifacts.proxy import wire
 from mlartifacts.reading import checked
 from mlartifacts.tracking.connection import TRANSIENT, NotMLflow, Refused, parsed, refused_login
+from mlartifacts.tracking.plugins import CONTENT
 from mlartifacts.uri import ALIAS, absolute, parse, server_name_of
 from mlartifacts.writing import WholeWrite, landing
 
@@ -656,6 +657,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         async def once() -> None:
             # Not in chunks without a length: what breaks off could pass for the whole.
             headers = {"Content-Length": str(body.size)}
+            if self.client.signs and passes is None:
+                headers[CONTENT] = await body.sha256()
             data = functools.partial(body.pieces, 0, body.size, sent)
             try:
                 asking = self._ask("PUT", route, headers=headers, body=data, again=passes)
