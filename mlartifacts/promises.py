@@ -653,7 +653,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 file = super().open(path, mode, block_size, cache_options, compression, **kwargs)
             cache: Any = getattr(file, "cache", None)
             if getattr(cache, "fetcher", None) is not None:
-                cache.fetcher = checked(cache.fetcher, path, explaining)
+                cache.fetcher = checked(cache.fetcher, path, file.size, explaining)
             return file
         text = {name: kwargs.pop(name) for name in _TEXT if name in kwargs}
         if not self.told_size:

@@ -85,9 +85,11 @@ register_cache(ProportionalCache, clobber=True)
 
 
 def checked(
-    fetch: Fetcher, path: str, explaining: Callable[[], AbstractContextManager[None]]
+    fetch: Fetcher, path: str, size: int, explaining: Callable[[], AbstractContextManager[None]]
 ) -> Fetcher:
     """Make a fetcher raise the errors that `explaining` gives, and refuse a short answer.
+
+    fsspec's caches ask for whole blocks, also where a file of `size` bytes ends within one.
 
     Raises
     ------
@@ -97,6 +99,9 @@ def checked(
     """
 
     def fetch_checked(start: int, end: int, *more: Any) -> bytes:
+        end = min(end, size)
+        if start >= end:
+            return b""
         with explaining():
             data = fetch(start, end, *more)
         if len(data) != end - start:

@@ -7,6 +7,7 @@ import io
 import random
 from typing import Any
 
+import fsspec.caching
 import pytest
 
 import mlartifacts
@@ -48,6 +49,25 @@ def data_at(harbour: Harbour, root: str) -> str:
 def test_cat_file_is_a_slice(fs: Any, data_at: str) -> None:
     for start, end in RANGES:
         assert fs.cat_file(data_at, start=start, end=end) == DATA[start:end], (start, end)
+
+
+# fsspec's "mmap" does not close the file that it maps.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_every_cache(fs: Any, root: str, harbour: Harbour) -> None:
+    """Some ask for whole blocks, also where the file ends within one, or before it begins."""
+    data = DATA[:100_001]
+    harbour.seed({"data.bin": data})
+    for name in fsspec.caching.caches:
+        for block_size in (40_000, 2**20):
+            options = {"data": {(0, len(data)): data}} if name == "parts" else {}
+            how = {"cache_type": name, "cache_options": options, "block_size": block_size}
+            with fs.open(f"{root}/data.bin", **how) as file:
+                # What is known of a file, fsspec itself pads with zeros where it ends.
+                beyond = () if name == "parts" else ((100_000, 100), (99_000, 99_000))
+                for start, length in (*beyond, (50, 100), (0, -1)):
+                    file.seek(start)
+                    wanted = data[start:][:length] if length > 0 else data
+                    assert file.read(length) == wanted, (name, block_size, start)
 
 
 def test_cat_of_several(fs: Any, root: str, harbour: Harbour) -> None:

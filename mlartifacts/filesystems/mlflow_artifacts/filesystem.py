@@ -533,7 +533,8 @@ class MlflowArtifactsFileSystem(AsyncArtifactFileSystem):
         path = self._strip_protocol(path)
         file: _File = self._open(path, size=size)
         file.modified = modified
-        return checked(file._fetch_range, path, functools.partial(self._explaining, path))
+        explaining = functools.partial(self._explaining, path)
+        return checked(file._fetch_range, path, size, explaining)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if mode != "rb":

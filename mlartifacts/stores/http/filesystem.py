@@ -298,7 +298,8 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
         file = _File(self, path, {"size": size}, **self._reading({}))
         file.modified = modified
-        return checked(file._fetch_range, path, functools.partial(self._explaining, path))
+        explaining = functools.partial(self._explaining, path)
+        return checked(file._fetch_range, path, size, explaining)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):
