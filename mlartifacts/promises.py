@@ -932,8 +932,16 @@ class AsyncArtifactFileSystem(ArtifactFileSystem, AsyncFileSystem):  # type: ign
             await super()._get_file(rpath, lpath, **kwargs)
             return
         os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
-        with landing(lpath) as temporary:
-            await super()._get_file(rpath, temporary, **kwargs)
+        try:
+            with landing(lpath) as temporary:
+                await super()._get_file(rpath, temporary, **kwargs)
+        except Exception as error:
+            explained = self._explain(error, rpath)
+            is_no_file = isinstance(explained, FileNotFoundError | IsADirectoryError)
+            if not is_no_file or not await self._isdir(rpath):
+                raise
+            # Of a tree that is fetched, an empty directory.
+            os.makedirs(lpath, exist_ok=True)
 
     async def _expand_path(
         self,

@@ -468,17 +468,8 @@ class Gcs(Versionless, Bucket):
             return body
 
     def seed(self, files: Mapping[str, bytes]) -> None:
-        path = f"/upload/storage/v1/b/{self._bucket}/o"
         for name, data in files.items():
-            if data:
-                query = f"uploadType=media&name={urllib.parse.quote(name, safe='')}"
-                self._ask(f"{path}?{query}", data, "application/octet-stream")
-                continue
-            # In parts, as the emulator breaks off at a bare body of no bytes.
-            parts = ["--x", "Content-Type: application/json", "", json.dumps({"name": name})]
-            parts += ["--x", "Content-Type: application/octet-stream", "", "", "--x--"]
-            body = "\r\n".join(parts).encode()
-            self._ask(f"{path}?uploadType=multipart", body, "multipart/related; boundary=x")
+            self.server.put(self._bucket, name, data)
 
     def stored(self) -> dict[str, bytes]:
         items = json.loads(self._ask(f"/storage/v1/b/{self._bucket}/o")).get("items", [])

@@ -766,6 +766,14 @@ def test_markers_are_directories(fs, marked):
     ]
 
 
+def test_markers_are_fetched_as_directories(fs, marked, tmp_path):
+    fs.get(marked, str(tmp_path / "got"), recursive=True)
+    found = {str(path.relative_to(tmp_path / "got")) for path in (tmp_path / "got").rglob("*")}
+    assert found == {"empty", "folder", "folder/file"}
+    with pytest.raises(FileNotFoundError):
+        fs.get(f"{marked}/nothing", str(tmp_path / "none"))
+
+
 def test_markers_are_deleted(fs, marked, raw):
     fs.rm(marked, recursive=True)
     assert [blob.name for blob in raw.list_blobs()] == ["treetop"]

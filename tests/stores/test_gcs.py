@@ -393,6 +393,80 @@ def test_requests_of_a_small_file(proxy, bucket):
     assert len([each for each in proxy.requests if "alt=media" in each.target]) == 1
 
 
+@pytest.fixture(params=[b"", b"placeholder"], ids=["empty", "as the console made them"])
+def marked(request, bucket, gcs_emulator, fs):
+    """A tree with markers of directories: of itself, of one with a file, of an empty one."""
+    fs.pipe({f"{bucket}/tree/data/x": b"x", f"{bucket}/tree/y": b"y"})
+    for name in ("tree/", "tree/data/", "tree/none/", "tree/none/deep/"):
+        gcs_emulator.put(bucket, name, request.param)
+    return f"{bucket}/tree"
+
+
+def test_markers_are_directories(fs, marked):
+    files = [f"{marked}/data/x", f"{marked}/y"]
+    directories = [marked, f"{marked}/data", f"{marked}/none", f"{marked}/none/deep"]
+    assert sorted(fs.find(marked)) == files
+    assert sorted(fs.find(marked, withdirs=True)) == sorted(files + directories)
+    assert sorted(fs.find(marked, maxdepth=1)) == [f"{marked}/y"]
+    assert sorted(fs.glob(f"{marked}/*")) == [f"{marked}/data", f"{marked}/none", f"{marked}/y"]
+    assert sorted(fs.glob(f"{marked}/**")) == sorted(files + directories)
+    assert fs.du(marked) == 2
+    assert sorted(fs.ls(marked, detail=False)) == [
+        f"{marked}/data",
+        f"{marked}/none",
+        f"{marked}/y",
+    ]
+    assert fs.ls(f"{marked}/none/deep") == []
+    for path in directories:
+        assert fs.isdir(path)
+        assert fs.info(path)["type"] == fs.info(f"{path}/")["type"] == "directory"
+    assert [(top, sorted(d), sorted(f)) for top, d, f in fs.walk(marked)] == [
+        (marked, ["data", "none"], ["y"]),
+        (f"{marked}/data", [], ["x"]),
+        (f"{marked}/none", ["deep"], []),
+        (f"{marked}/none/deep", [], []),
+    ]
+
+
+def test_trees_with_markers_are_moved(fs, marked, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / "cache"))
+    tree, names = f"gs://{marked}", ["data/x", "y"]
+    mlartifacts.download(tree, tmp_path / "got")
+    assert (
+        sorted(str(p.relative_to(tmp_path / "got")) for p in (tmp_path / "got").rglob("[xy]"))
+        == names
+    )
+    for move in (
+        lambda: mlartifacts.sync(tmp_path / "got", tree, delete=True),
+        lambda: mlartifacts.upload(tmp_path / "got", tree, overwrite="always"),
+        lambda: mlartifacts.copy(tree, f"gs://{bucket}/copy"),
+    ):
+        report = move()
+        assert sorted([*report.moved, *report.skipped]) == names
+    assert sorted(p.name for p in mlartifacts.cached(tree).rglob("*") if p.is_file()) == ["x", "y"]
+    fs.get(marked, str(tmp_path / "by fs"), recursive=True)
+    assert (tmp_path / "by fs" / "data" / "x").read_bytes() == b"x"
+    fs.cp(marked, f"{bucket}/again", recursive=True)
+    assert sorted(fs.find(f"{bucket}/again")) == [f"{bucket}/again/{name}" for name in names]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize("act", ["delete", "rm"])
+def test_trees_with_markers_are_deleted(
+    fs, marked, bucket, gcs_emulator, act, batches, monkeypatch
+):
+    monkeypatch.setattr(type(fs), "on_google", batches)
+    fs.pipe_file(f"{bucket}/tree-beside", b"1")
+    if act == "delete":
+        report = mlartifacts.delete(f"gs://{marked}")
+        assert report.moved == ("data/x", "y")
+    else:
+        fs.rm(marked, recursive=True)
+    assert gcs_emulator.names(bucket) == ["tree-beside"]
+    with pytest.raises(FileNotFoundError):
+        fs.rm(marked, recursive=True)
+
+
 def test_listings_are_never_stale(fs, bucket, gcs_emulator):
     fs.pipe_file(f"{bucket}/tree/one", b"x")
     assert fs.ls(f"{bucket}/tree", detail=False) == [f"{bucket}/tree/one"]

@@ -258,26 +258,41 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
 
     def _process_object(self, bucket: str, object_metadata: Any) -> Any:
         try:
-            return super()._process_object(bucket, object_metadata)
+            entry = super()._process_object(bucket, object_metadata)
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"Google's answer has an entry that is none: {object_metadata!r:.200}"
             raise OSError(errno.EIO, reason) from error
+        if entry["name"].endswith("/"):
+            # It only says that there is a directory; Google's console wrote a word into it.
+            entry |= {"type": "directory", "size": 0}
+        return entry
 
     async def _ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         clean = self._strip_protocol(path)
-        # A key "dir/" of no bytes only says that there is a directory; gcsfs lists it in itself.
         entries = [
             {**entry, "name": entry["name"].rstrip("/")}
             for entry in await super()._ls(path, detail=True, **kwargs)
+            # gcsfs lists the marker of a directory in that.
             if entry["type"] != "directory" or entry["name"].rstrip("/") != clean
         ]
         return entries if detail else [entry["name"] for entry in entries]
 
-    async def _find(self, path: str, *args: Any, detail: bool = False, **kwargs: Any) -> Any:
+    async def _do_list_objects(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        items, prefixes = await super()._do_list_objects(path, *args, **kwargs)
+        if kwargs.get("delimiter") == "":  # of a whole tree
+            items = [{**entry, "name": entry["name"].rstrip("/")} for entry in items]
+        return items, prefixes
+
+    async def _find(
+        self, path: str, withdirs: bool = False, detail: bool = False, **kwargs: Any
+    ) -> Any:
         try:
-            return await super()._find(path, *args, detail=detail, **kwargs)
+            found = await super()._find(path, withdirs=withdirs, detail=True, **kwargs)
         except FileNotFoundError:  # the bucket is not there
-            return {} if detail else []
+            found = {}
+        if not withdirs:
+            found = {name: e for name, e in found.items() if e["type"] != "directory"}
+        return found if detail else list(found)
 
     def servers(self) -> frozenset[str]:
         """The emulator, or Google, whose endpoints all have the same buckets."""
@@ -481,11 +496,28 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
         paths = [self._strip_protocol(each) for each in texts(path)]
-        if recursive:
+        if recursive and kwargs.get("maxdepth") is None:
+            for each in paths:
+                await self._rm_tree(each)
+        elif recursive:
             for each in paths:
                 await super()._rm(each, recursive=True, **kwargs)
         else:
             await asyncio.gather(*map(self._rm_one, paths))
+
+    async def _rm_tree(self, path: str) -> None:
+        """Delete an object and all below it, markers too; of a bucket, the bucket itself."""
+        bucket, key, _ = self.split_path(path)
+        below, _prefixes = await super()._do_list_objects(path, delimiter="")
+        names = [entry["name"] for entry in below]
+        done = await self._delete_files([*([path] if key else []), *names], _DELETED_AT_ONCE)
+        for each in done:
+            if isinstance(each, Exception) and not isinstance(each, FileNotFoundError):
+                raise each
+        if not key:
+            await self._rmdir(bucket)
+        elif all(isinstance(each, Exception) for each in done):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     async def _rm_one(self, path: str) -> None:
         bucket, key, _ = self.split_path(path)
