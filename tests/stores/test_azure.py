@@ -542,6 +542,32 @@ def test_steps_that_are_dots(fs, container, raw):
             fs.cat_file(f"{container}/{path}")
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda fs, path: fs.pipe_file(path, b"new"),
+        lambda fs, path: fs.open(path, "wb").close(),
+        lambda fs, path: fs.put_file(__file__, path),
+        lambda fs, path: fs.cp_file(path.replace("\\", "/"), path),
+        lambda fs, path: fs.mv(path.replace("\\", "/"), path),
+        lambda fs, path: fs.rm_file(path),
+        lambda fs, path: fs.rm([path]),
+        lambda fs, path: fs.rm(path, recursive=True),
+        lambda fs, path: fs.cat_file(path),
+        lambda fs, path: fs.info(path),
+        lambda fs, path: fs.open(path),
+        lambda fs, path: fs.touch(path),
+        lambda fs, path: fs.exists(path),
+    ],
+)
+def test_a_backslash_is_no_slash(fs, container, raw, act):
+    raw.upload_blob("k/a/b", b"old")
+    with pytest.raises(InvalidURI, match="backslash"):
+        act(fs, f"{container}/k/a\\b")
+    assert raw.download_blob("k/a/b").readall() == b"old"
+    assert len(list(raw.list_blobs())) == 1
+
+
 def test_version_is_a_name_unless_asked_for(fs, container, raw):
     raw.upload_blob("a", b"not this")
     with pytest.raises(FileNotFoundError):

@@ -474,6 +474,8 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
         if not {".", ".."}.isdisjoint(key.split("/")):
             # The way to the server would shorten them to another blob's name.
             raise InvalidURI(f"The path {path!r} has a step '.' or '..': Azure has no such names.")
+        if "\\" in key:
+            raise InvalidURI(f"The path {path!r} has a backslash: Azure takes it for a slash.")
         version = ""
         if self.version_aware:
             key, _, version = key.partition("?versionid=")
