@@ -654,6 +654,23 @@ def test_memory_does_not_grow_with_the_file(hdfs, driver):
     assert grown < 60
 
 
+def test_a_file_larger_than_javas_memory(hdfs):
+    """libhdfs gives Java an array of as many bytes as it is asked for."""
+    code = """
+        import json, os, sys, mlartifacts
+        fs, path = mlartifacts.url_to_fs(sys.argv[1] + "/large", driver="pyarrow")
+        data = os.urandom(2**20) * 100
+        fs.pipe_file(path, data)
+        same = [fs.cat_file(path) == data, fs.open(path).read() == data]
+        with fs.open(path, "wb") as file:
+            file.write(memoryview(data))
+        same.append(fs.cat_file(path, 1, -1) == data[1:-1])
+        print(json.dumps(same))
+    """
+    env = {**hdfs.env, "LIBHDFS_OPTS": "-Xmx64m -XX:+UseSerialGC"}
+    assert _python(code, env, hdfs.new_root()) == [True] * 3
+
+
 @pytest.fixture
 def secured(hdfs_kerberos):
     """A cluster with Kerberos, and a directory of which anyone may write."""

@@ -46,6 +46,8 @@ _JAVA_EXCEPTION = 255  # libhdfs' number for any that it has no number for
 _PROBE_SECONDS = 5.0
 # How often a rename is tried while other processes replace the same file.
 _RACES = 5
+# Bytes of a call: libhdfs has an array made of them in Java's memory, which may be small.
+_PIECE = 2**23
 
 _LIBRARY = {"darwin": "lib{}.dylib", "win32": "{}.dll"}.get(sys.platform, "lib{}.so")
 # Where pyarrow looks for the JVM's library under JAVA_HOME.
@@ -239,7 +241,7 @@ class LibhdfsDriver:
 
     def create(self, path: str) -> Any:
         # Without this, pyarrow compresses what is written under a name that ends in ".gz".
-        return self._fs.open_output_stream(_encode(path), compression=None)
+        return _Writer(self._fs.open_output_stream(_encode(path), compression=None))
 
     def append_nothing(self, path: str) -> None:
         self._fs.open_append_stream(_encode(path), compression=None).close()
@@ -393,11 +395,26 @@ class _Reader:
         return int(self._file.size())
 
     def read_at(self, start: int, length: int) -> bytes:
-        return bytes(self._file.read_at(length, start))
+        end = start + length
+        pieces = [self._file.read_at(min(_PIECE, end - at), at) for at in range(start, end, _PIECE)]
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # nothing is lost with a file that was read
             self._file.close()
+
+
+class _Writer:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            self._file.write(view[start : start + _PIECE])
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _status(path: str, info: Any) -> Status | None:
