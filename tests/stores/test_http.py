@@ -336,3 +336,26 @@ def test_the_networks_own_proxy_is_asked_for_a_tunnel(static_http, monkeypatch):
             mlartifacts.filesystem("https").cat_file("https://web.invalid/x")
     assert str(network.requests[0]) == "CONNECT web.invalid:443"
     assert network.requests[0].headers["proxy-authorization"] == LOGIN
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda fs, path, **given: fs.open(path, **given).read(),
+        lambda fs, path, **given: fs.cat_file(path, **given),
+        lambda fs, path, **given: fs.cat_file(path, 5, 9, **given),
+        lambda fs, path, **given: fs.cat_file(path, -9, **given),
+        lambda fs, path, **given: fs.info(path, **given),
+        lambda fs, path, **given: fs.get_file(path, "/dev/null", **given),
+    ],
+)
+def test_headers_of_a_call(url, act):
+    """With each of its requests, beside those of the filesystem."""
+    with reverse_proxy.serve(url.rpartition("/")[0].rpartition("/")[0]) as front:
+        there = front.url + "/" + "/".join(url.split("/")[-2:])
+        fs = mlartifacts.filesystem("http", headers={"X-All": "1", "X-Call": "no"})
+        act(fs, there, headers={"X-Call": "2"})
+        assert front.requests
+        for request in front.requests:
+            assert request.headers["X-Call"] == "2"
+            assert request.headers["X-All"] == "1"

@@ -19,6 +19,7 @@ from fsspec.utils import isfilelike
 from mlartifacts.errors import InvalidURI, one_line
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.reading import UNPACKED, checked
+from mlartifacts.store import merge
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import redact
 
@@ -120,12 +121,13 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
 
     async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
         # The driver says "not found" whatever went wrong.
+        asked = merge(self.kwargs, kwargs)
         session = await self.set_session()
         found: dict[str, Any] = {}
         for policy in ("head", "get"):
             try:
                 answer = await _file_info(
-                    self.encode_url(url), size_policy=policy, session=session, **self.kwargs
+                    self.encode_url(url), size_policy=policy, session=session, **asked
                 )
             except aiohttp.ClientResponseError as error:
                 # Some servers know no HEAD, so only the answer to GET is one.
@@ -240,7 +242,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         if there and rpath.endswith("/"):
             return  # the top of a tree that is got
         try:
-            await super()._get_file(rpath, lpath, **kwargs)
+            await super()._get_file(rpath, lpath, **merge(self.kwargs, kwargs))
         except IsADirectoryError as error:
             if error.filename != rpath or isfilelike(lpath):
                 raise
@@ -249,30 +251,30 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
     async def _cat_file(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        backwards = (start or 0) < 0 or (end or 0) < 0
-        if backwards and (await self._info(url))["size"] is None:
-            return (await self._fetch(url, {}, **kwargs))[start:end]
-        within = await self._within(url, start, end)
-        if within is None:
+        if (start or 0) < 0 or (end or 0) < 0:
+            size = (await self._info(url, **kwargs))["size"]
+            if size is None:
+                return (await self._fetch(url, {}, kwargs))[start:end]
+            start, end, _ = slice(start, end).indices(size)
+        if end is not None and end <= (start or 0):
             return b""
-        first, last = within
-        if first is None and last is None:
-            return await self._fetch(url, {}, **kwargs)
-        header = f"bytes={first or 0}-{'' if last is None else last - 1}"
-        return await self._fetch(url, {"Range": header}, first or 0, last, **kwargs)
+        if start is None and end is None:
+            return await self._fetch(url, {}, kwargs)
+        wanted = {"Range": f"bytes={start or 0}-{'' if end is None else end - 1}"}
+        return await self._fetch(url, wanted, kwargs, start or 0, end)
 
     async def _fetch(
         self,
         url: str,
-        headers: dict[str, str],
+        wanted: dict[str, str],
+        options: dict[str, Any],
         first: int = 0,
         last: int | None = None,
-        **kwargs: Any,
     ) -> bytes:
         session = await self.set_session()
-        given = {**self.kwargs, **kwargs}
-        headers = {**UNPACKED, **given.pop("headers", {}), **headers}
-        async with session.get(self.encode_url(url), headers=headers, **given) as response:
+        asked = merge(self.kwargs, options)
+        headers = {**UNPACKED, **asked.pop("headers", {}), **wanted}
+        async with session.get(self.encode_url(url), headers=headers, **asked) as response:
             if response.status == 416:
                 return b""  # behind the end, as a slice is
             self._raise_not_found_for_status(response, url)
@@ -306,12 +308,15 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             _refuse(path)
         if mode != "rb":
             raise ValueError(f"HTTP files cannot be opened with mode {mode!r}.")
-        return _File(self, path, self.info(path), **self._reading(kwargs))
+        of_request = {
+            n: v for n, v in kwargs.items() if n not in {*_OF_FILES, "autocommit", "size"}
+        }
+        return _File(self, path, self.info(path, **of_request), **self._reading(kwargs))
 
     def _reading(self, given: dict[str, Any]) -> dict[str, Any]:
         """How a file is read: as it is asked for, or else as this filesystem was made."""
         own = {name: getattr(self, name) for name in _OF_FILES if given.get(name) is None}
-        return {**self.kwargs, **given, **own}
+        return {**merge(self.kwargs, given), **own}
 
     async def _pipe_file(self, path: str, *args: Any, **kwargs: Any) -> None:
         _refuse(path)
