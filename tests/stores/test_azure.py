@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import errno
 import gc
+import hashlib
 import json
 import pickle
 import sys
@@ -19,6 +20,7 @@ from azure.storage.blob import (
     BlobServiceClient,
     ContainerClient,
     ContainerSasPermissions,
+    ContentSettings,
     generate_container_sas,
 )
 
@@ -933,6 +935,18 @@ def test_append_in_blocks(fs, container, raw):
         assert file.tell() == len(old)
         file.write(b"new")
     assert raw.download_blob("file").readall() == old + b"new"
+
+
+def test_append_keeps_what_is_said_of_a_blob(fs, container, raw):
+    settings = ContentSettings(content_type="text/x-test", cache_control="no-store")
+    raw.upload_blob("file", b"1", content_settings=settings, metadata={"by": "me"})
+    with fs.open(f"{container}/file", "ab") as file:
+        file.write(b"2")
+    there = raw.get_blob_client("file").get_blob_properties()
+    assert there.content_settings.content_type == "text/x-test"
+    assert there.content_settings.cache_control == "no-store"
+    assert there.metadata["by"] == "me"
+    assert bytes(there.content_settings.content_md5) == hashlib.md5(b"12").digest()
 
 
 def test_settings_of_content(fs, container, raw):

@@ -334,6 +334,20 @@ def test_a_file_that_ends_with_a_line(fs, bucket, end):
         }
 
 
+def test_append_keeps_what_is_said_of_an_object(fs, bucket, monkeypatch):
+    monkeypatch.setenv(UPLOAD, str(MIB))
+    told = {"content_type": "text/x-test", "metadata": {"by": "me"}}
+    told["fixed_key_metadata"] = {"cache_control": "no-store"}
+    fs.pipe_file(f"{bucket}/file", bytes(3 * MIB), **told)
+    with fs.open(f"{bucket}/file", "ab") as file:
+        file.write(b"2")
+    assert fs.cat_file(f"{bucket}/file") == bytes(3 * MIB) + b"2"
+    there = fs.info(f"{bucket}/file")
+    assert there["contentType"] == "text/x-test"
+    assert there["metadata"] == {"by": "me"}
+    assert there["cacheControl"] == "no-store"
+
+
 @pytest.mark.parametrize("batches", [False, True], ids=["one by one", "in batches"])
 def test_delete_a_tree(fs, bucket, monkeypatch, batches):
     if batches:  # of Google's own only, for gcsfs; this emulator knows them too

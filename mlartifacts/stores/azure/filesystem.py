@@ -817,15 +817,19 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
             raise _directory(path)
         if kwargs.get("cache_type") is None:
             kwargs["cache_type"] = self.default_cache_type
-        appending, mode = mode == "ab", mode.replace("a", "w")
         block_size = block_size or self.blocksize
-        file = _File(self, path, mode=mode, block_size=block_size, details=details, **kwargs)
-        if appending:
+        before = None
+        if mode == "ab":
             # Only append blobs can grow, which nobody else writes artifacts as: the old
             # content is written again, and replaced as a whole.
+            mode = "wb"
             with contextlib.suppress(FileNotFoundError):
-                for start in range(0, self.info(path)["size"], block_size):
-                    file.write(self.cat_file(path, start, start + block_size))
+                before = self.info(path)
+                kwargs.setdefault("metadata", before["metadata"])
+                kwargs.setdefault("content_settings", ContentSettings(**before["content_settings"]))
+        file = _File(self, path, mode=mode, block_size=block_size, details=details, **kwargs)
+        for start in range(0, before["size"] if before else 0, block_size):
+            file.write(self.cat_file(path, start, start + block_size))
         return file
 
 

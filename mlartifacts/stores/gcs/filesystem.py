@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from glob import has_magic
 from typing import Any, TypeVar
@@ -69,6 +70,15 @@ Content-Length: 0\r
 
 # Google unpacks an object with the content encoding gzip for whoever does not take it packed.
 _AS_STORED = {"Accept-Encoding": "gzip"}
+
+# What an append keeps besides the type and the metadata: gcsfs's names, and Google's.
+_KEPT = {
+    "cache_control": "cacheControl",
+    "content_disposition": "contentDisposition",
+    "content_encoding": "contentEncoding",
+    "content_language": "contentLanguage",
+    "custom_time": "customTime",
+}
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 # The URL of an upload that begins; that of one which goes on has an id.
@@ -365,9 +375,22 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
         if "a" not in mode:
             return super()._open_whole(path, mode, **kwargs)
         # gcsfs would overwrite. Objects cannot grow: the old content is written again.
-        before = self.cat_file(path) if self.exists(path) else b""
-        writer = super()._open_whole(path, "wb", **kwargs)
-        writer.write(before)
+        try:
+            before = self.open(path, "rb")
+        except FileNotFoundError:
+            return super()._open_whole(path, "wb", **kwargs)
+        with before:
+            told = before.details
+            kept = {name: told[key] for name, key in _KEPT.items() if key in told}
+            kwargs.setdefault("fixed_key_metadata", kept)
+            for name, key in (("content_type", "contentType"), ("metadata", "metadata")):
+                kwargs.setdefault(name, told.get(key))
+            writer = super()._open_whole(path, "wb", **kwargs)
+            try:
+                shutil.copyfileobj(before, writer, _LARGE)
+            except BaseException:
+                writer.abandon()
+                raise
         return writer
 
     async def _refuse_existing(self, path: str, mode: str) -> None:
