@@ -309,6 +309,29 @@ def _moving(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _opening(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have ``_open``, which other filesystems of fsspec's call, keep what ``open`` promises.
+
+    What opens a driver's file for writing is beneath it (``__wrapped__``).
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, path: Any, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        path = self._strip_protocol(path)
+        if mode != "rb":
+            return self.open(path, mode, *args, **kwargs)
+        explaining = functools.partial(self._explaining, path)
+        with explaining():
+            file = method(self, path, mode, *args, **kwargs)
+        cache: Any = getattr(file, "cache", None)
+        if getattr(cache, "fetcher", None) is not None:
+            cache.fetcher = checked(cache.fetcher, path, file.size, explaining)
+        return file
+
+    call._opens = True  # type: ignore[attr-defined]
+    return call
+
+
 def _moved(fs: Any, path1: Any, path2: Any) -> tuple[Any, Any, list[str], list[str]]:
     """What is to be moved, what would stay where it is, and what would go into itself."""
     single = isinstance(path1, str | os.PathLike)
@@ -428,6 +451,8 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 method = getattr(cls, name, None)
                 if method is not None and not hasattr(method, "_moves"):
                     setattr(cls, name, _moving(method))
+            if not hasattr(cls._open, "_opens"):
+                cls._open = _opening(cls._open)
 
     # ---- URIs ----------------------------------------------------------------------------
 
@@ -650,11 +675,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
             )
         if "r" in mode:
             with explaining():
-                file = super().open(path, mode, block_size, cache_options, compression, **kwargs)
-            cache: Any = getattr(file, "cache", None)
-            if getattr(cache, "fetcher", None) is not None:
-                cache.fetcher = checked(cache.fetcher, path, file.size, explaining)
-            return file
+                return super().open(path, mode, block_size, cache_options, compression, **kwargs)
         text = {name: kwargs.pop(name) for name in _TEXT if name in kwargs}
         if not self.told_size:
             kwargs.pop("size", None)
@@ -676,9 +697,14 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
         """Open a file for writing; a store whose driver writes in place overrides this."""
-        file = self._open(path, mode=mode, **kwargs)
+        file = self._drivers_own(path, mode, **kwargs)
         abandon = functools.partial(self._abandon, file)
         return WholeWrite(file, file.close, abandon, functools.partial(self._explaining, path))
+
+    def _drivers_own(self, path: str, mode: str, **kwargs: Any) -> Any:
+        """A file of the driver's, for writing."""
+        opening: Any = type(self)._open
+        return opening.__wrapped__(self, path, mode=mode, **kwargs)
 
     def _abandon(self, file: Any) -> None:
         """End a driver's buffered write without publishing it."""

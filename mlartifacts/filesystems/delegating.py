@@ -497,6 +497,9 @@ class DelegatingFileSystem(AsyncArtifactFileSystem):
                     missing = missing or error
         raise missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return self.open(path, mode, **kwargs)
+
     def _refuse_directory(self, place: Place, path: str) -> None:
         if not place.rest:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

@@ -75,6 +75,12 @@ def test_every_cache(fs: Any, root: str, harbour: Harbour) -> None:
                     assert file.read(length) == wanted, (name, block_size, start)
 
 
+def test_opening_a_full_url_by_the_drivers_call(harbour: Harbour, fs: Any, data_at: str) -> None:
+    """As fsspec's own filesystems do that stand before another."""
+    with fs._open(harbour.uri("data.bin")) as file:
+        assert file.read(10) == DATA[:10]
+
+
 def test_cat_of_several(fs: Any, root: str, harbour: Harbour) -> None:
     harbour.seed({"one": b"1", "two": b"22", "none": b""})
     names = ("one", "two", "none")

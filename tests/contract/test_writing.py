@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 import mlartifacts
@@ -107,6 +108,24 @@ def test_exclusive(harbour: Harbour, fs: Any, root: str) -> None:
     with pytest.raises(FileExistsError):
         fs.pipe_file(f"{root}/file", b"third", mode="create")
     assert harbour.stored() == {"file": b"first"}
+
+
+# It does not close the file that it maps.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_through_fsspecs_cache(harbour: Harbour, fs: Any, root: str, tmp_path: Path) -> None:
+    """It opens by ``_open``, to read and to write."""
+    harbour.seed({"file": b"old"})
+    cached = fsspec.filesystem("blockcache", fs=fs, cache_storage=str(tmp_path / "blocks"))
+    with cached.open(f"{root}/file", "rb") as file:
+        assert file.read() == b"old"
+    with pytest.raises(Broken):
+        with cached.open(f"{root}/file", "wb") as file:
+            file.write(b"half")
+            raise Broken
+    assert harbour.stored() == {"file": b"old"}
+    with cached.open(f"{root}/new", "wb") as file:
+        file.write(b"new content")
+    assert harbour.stored() == {"file": b"old", "new": b"new content"}
 
 
 def test_append(harbour: Harbour, fs: Any, root: str) -> None:

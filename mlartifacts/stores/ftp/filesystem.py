@@ -52,7 +52,7 @@ class FTPArtifactFileSystem(SyncArtifactFileSystem, FTPFileSystem):
         return None
 
     def _open_whole(self, path: str, mode: str, **kwargs: Any) -> WholeWrite:
-        file = self._open(path, mode, **kwargs)
+        file = self._drivers_own(path, mode, **kwargs)
         assert isinstance(file, FTPWriteFile)
         explaining = functools.partial(self._explaining, path)
         return WholeWrite(file, file.close, file.discard, explaining)
