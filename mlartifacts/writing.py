@@ -46,9 +46,12 @@ _LEAVING_WITH = dis.opmap["WITH_EXCEPT_START"]
 # Where fsspec's asynchronous drivers run.
 _DRIVERS_THREAD = "fsspecIO"
 
-_TEMPORARY = re.compile(r"\.?mlartifacts-[0-9a-f]{16}(?:-?[0-9a-f]{16}|~[^/]*)?\.part", re.DOTALL)
-_PASSING = re.compile(r"\.?mlartifacts-[0-9a-f]{32}\.part")
-_PROBE = re.compile(r"mlartifacts-[0-9a-f]{16}(?:[0-9a-f]{16}|~[^/]*)\.part", re.DOTALL)
+_ENDING = r"(?:\.part|-part(?:\.[0-9A-Za-z]+)?)"
+_TEMPORARY = re.compile(
+    rf"\.?mlartifacts-[0-9a-f]{{16}}(?:-?[0-9a-f]{{16}}|~[^/]*)?{_ENDING}", re.DOTALL
+)
+_PASSING = re.compile(rf"\.?mlartifacts-[0-9a-f]{{32}}{_ENDING}")
+_PROBE = re.compile(rf"mlartifacts-[0-9a-f]{{16}}(?:[0-9a-f]{{16}}|~[^/]*){_ENDING}", re.DOTALL)
 
 # How many bytes of instructions are between that one and the wait for what it gave.
 _AWAITING = 8
@@ -68,7 +71,7 @@ def temporary_beside(target: str, passing: bool = False) -> str:
     return f"{directory}{slash}.mlartifacts-{secrets.token_hex(16 if passing else 8)}.part"
 
 
-def probe_beside(target: str, like: str | None = None) -> str:
+def probe_beside(target: str, like: str | None = None, ending: str | None = None) -> str:
     """Name a file that is put beside `target` for a moment, to see what becomes of it.
 
     It is temporary to all transfers, but has no dot, as a server may not show what has one; and
@@ -79,10 +82,13 @@ def probe_beside(target: str, like: str | None = None) -> str:
     target : str
     like : str, optional
         A last step: the name has as many characters, and mostly these.
+    ending : str, optional
+        How it ends: as other files do (``.bin``), or with no such ending (``""``).
     """
     directory, slash, _ = target.rpartition("/")
     if like is None:
-        return f"{directory}{slash}mlartifacts-{secrets.token_hex(16)}.part"
+        kind = ".part" if ending is None else f"-part{ending}"
+        return f"{directory}{slash}mlartifacts-{secrets.token_hex(16)}{kind}"
     start = f"mlartifacts-{secrets.token_hex(8)}~"
     return f"{directory}{slash}{start}{like[len(start) + len('.part') :]}.part"
 

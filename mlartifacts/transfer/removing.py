@@ -8,12 +8,15 @@ import contextlib
 import errno
 import functools
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
+from urllib.parse import unquote
 
 from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.engine import again
 from mlartifacts.transfer.outage import Outage
+from mlartifacts.transfer.patterns import parents
 from mlartifacts.transfer.pool import Pool, submit_all
 from mlartifacts.transfer.trees import End, File, folder_of, listed_with_links
 from mlartifacts.writing import probe_beside
@@ -22,6 +25,9 @@ __all__ = ["kept_by_links", "refuse_source", "remove", "remove_empty", "remove_w
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+# The last step of a name, and how it ends, where another one may end so, too.
+_PLAIN = re.compile(r"[^?]+(\.[0-9A-Za-z]+)|[^?.]+")
 
 _AT_ONCE = 16
 # Requests for many files each: a store may be slow with them, or find them too many.
@@ -187,7 +193,8 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
 
     Not every way can be told by its name: what lies behind MLflow's server, another name of a
     host, a server's view of a disk, a mount. But then names that are to be deleted end as names
-    of the source do (or these as those), and what is put beside the one shows beside the other.
+    of the source do (or these as those), and what is put beside the one shows beside the other. A
+    web server spells names as URLs, and may not list them all, so that each directory is tried.
 
     Parameters
     ----------
@@ -204,7 +211,6 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
         Nobody can tell: the source could not be listed, or a file put there, looked for or
         removed again.
     """
-    marker = probe_beside("")
     pairs: dict[End, set[tuple[str, str]]] = {}
     unseen: dict[str, OSError] = {}
     try:
@@ -212,16 +218,16 @@ def refuse_source(source: End, target: End, doomed: Collection[str]) -> None:
             # Anew, and not by what was copied: somebody may be writing to it.
             place.fs.invalidate_cache()
             with contextlib.suppress(FileNotFoundError):
-                names = again(functools.partial(place.files, failed=unseen))
-                pairs[place] = _perhaps_one(names, doomed)
+                names = again(functools.partial(place.files, True, unseen))
+                pairs[place] = _perhaps_one(place, names, doomed)
         for error in unseen.values():
             raise error
         if not pairs:
             raise FileNotFoundError(errno.ENOENT, "it is not there any more", str(source))
-        marks = {f"{folder}{marker}" for each in pairs.values() for folder, _ in each}
+        marks = {mark for each in pairs.values() for mark, _ in each}
         if not marks:
             return
-        beside = {(place, folder + marker) for place, each in pairs.items() for _, folder in each}
+        beside = {(place, name) for place, each in pairs.items() for _, name in each}
         is_shown = any(_shown(target, marks, beside))
     except OSError as error:
         raise _nothing_deleted(target, doomed, f"of {source}", error) from error
@@ -345,14 +351,49 @@ def _nothing_deleted(end: End, doomed: Collection[str], what: str, error: OSErro
     return TransferError(failures, "deleted")
 
 
-def _perhaps_one(names: Collection[str], doomed: Collection[str]) -> set[tuple[str, str]]:
-    """Folders of the target and of the source that are one if one of these lies in the other.
+def _perhaps_one(
+    source: End, names: Collection[str], doomed: Collection[str]
+) -> set[tuple[str, str]]:
+    """Files to put into the target and to look for in the source, in folders that may be one.
 
-    There is one pair for each place where it may lie.
+    There is one pair for each place where one of these ends may lie in the other.
     """
-    below = _ending(doomed, set(names))
-    above = _ending(names, set(doomed))
-    return {*below.values(), *((tail, name) for name, tail in above.values())}
+    if getattr(source.fs, "lists_all", True):
+        marker = probe_beside("")
+        below = _ending(doomed, set(names))
+        above = _ending(names, set(doomed))
+        pairs = {*below.values(), *((tail, name) for name, tail in above.values())}
+    else:
+        marker = probe_beside("", ending=_ending_shown(source, names))
+        pairs = {
+            *itertools.product(_folders(doomed), [""]),
+            *itertools.product([""], _folders(names)),
+        }
+    return {(folder + marker, other + marker) for folder, other in pairs}
+
+
+def _ending_shown(source: End, names: Collection[str]) -> str:
+    """How the name of a file ends that a web server surely shows, as some know no other kinds.
+
+    Raises
+    ------
+    OSError
+        There is none.
+    """
+    likes: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name.count("/")):
+        if plain := _PLAIN.fullmatch(_step(unquote(name))):
+            likes.setdefault(plain[1] or "", name)
+    for ending in sorted(likes, reverse=True):
+        if again(functools.partial(source.has, likes[ending])):
+            return ending
+    reason = "its server lists no file like which it would surely show one that is put there"
+    raise OSError(errno.ENOTSUP, reason, str(source))
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """The directories of some names, and those above, with the slash at their ends."""
+    return {"", *(f"{folder}/" for name in names for folder in parents(name))}
 
 
 def _ending(names: Iterable[str], others: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -377,7 +418,15 @@ def _step(name: str) -> str:
 
 
 def _is_there(end: End, name: str) -> bool:
-    return bool(again(lambda: end.fs.exists(end.path(name))))
+    path = end.path(name)
+    if again(lambda: end.fs.exists(path)):
+        return True
+    if getattr(end.fs, "lists_all", True):
+        return False
+    # A web server may list what it does not give.
+    end.fs.invalidate_cache()
+    listed = again(lambda: end.fs.ls(end.path(folder_of(name)), detail=False))
+    return _step(name) in {_step(unquote(each)) for each in listed}
 
 
 @contextlib.contextmanager

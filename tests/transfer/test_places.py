@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from mlartifacts.transfer.trees import End
 from mlartifacts.uri import server_name, server_name_of
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Harbour
+from tests.servers import reverse_proxy
 from tests.servers.artifact_server import ArtifactServer
+from tests.servers.reverse_proxy import Answer, Request, Reverse
+from tests.servers.static_http import StaticHttp
 from tests.transfer.trees import found, plant
 
 Opened = Callable[[str], Harbour]
@@ -276,6 +279,87 @@ def test_what_is_like_the_source_and_is_not(opened: Opened, tmp_path: Path) -> N
     store.seed({"a/old/c": b"2", "a/old/d/e": b"33", "a/d/old/d/e": b"44"})
     mlartifacts.sync(here, store.uri("a"), delete=True)
     assert store.stored() == {"a/c": b"1", "a/d/e": b"22"}
+
+
+@pytest.fixture
+def web(static_http: StaticHttp) -> Iterator[tuple[Path, str, Reverse]]:
+    """A folder of this disk, its URL at a web server, and what lies before that."""
+    with reverse_proxy.serve(static_http.url) as front:
+        folder = static_http.new_folder()
+        yield folder, f"{front.url}/{folder.name}", front
+
+
+def index(folder: str, *names: str) -> Answer:
+    body = "".join(f'<a href="{name}">{name}</a>' for name in names)
+    page = f"<title>Index of /{folder}/</title>{body}</html>"
+    return Answer(200, page.encode(), {"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize("name", ["my model.bin", "é.bin", "a%41.bin", "no_dot", "x/y.tar.gz"])
+@pytest.mark.parametrize("is_above", [True, False])
+def test_a_web_server_spells_names_as_urls(
+    name: str, is_above: bool, web: tuple[Path, str, Reverse]
+) -> None:
+    folder, url, _ = web
+    plant(folder, {f"sub/{name}": b"1"})
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        if is_above:
+            mlartifacts.sync(f"{url}/sub/", folder, delete=True)
+        else:
+            mlartifacts.sync(url, folder / "sub", delete=True)
+    assert (folder / "sub" / name).read_bytes() == b"1"
+    assert not [path for path in folder.rglob("*") if is_temporary(path.name)]
+
+
+def test_a_web_server_of_a_folder_of_sftps(opened: Opened, static_http: StaticHttp) -> None:
+    store: Any = opened("sftp")
+    store.seed({"t/sub/my model.bin": b"1"})
+    (static_http.new_folder() / "link").symlink_to(store.folder)
+    link = next(path for path in static_http.root.rglob("link") if path.samefile(store.folder))
+    url = f"{static_http.url}/{link.relative_to(static_http.root)}"
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        mlartifacts.sync(f"{url}/t/sub/", store.uri("t"), delete=True)
+    assert store.stored()["t/sub/my model.bin"] == b"1"
+
+
+@pytest.mark.parametrize(
+    ("shown", "exclude"),
+    [("by request", "README.md"), ("by request", "model.bin"), ("in its index", "README.md")],
+)
+def test_a_web_server_that_shows_some_files_alone(
+    shown: str, exclude: str, web: tuple[Path, str, Reverse]
+) -> None:
+    """Files of a kind that it knows, or those of its index, which may be an hour old."""
+    folder, url, front = web
+    plant(folder, {"sub/README.md": b"1", "sub/model.bin": b"2"})
+
+    def answer(request: Request) -> Answer | None:
+        if request.path.endswith("/"):
+            old = index(f"{folder.name}/sub", "model.bin")
+            return old if shown == "by request" else None
+        is_known = request.path.endswith("/model.bin") or (
+            shown == "by request" and request.path.endswith(".bin")
+        )
+        return None if is_known else Answer(404)
+
+    front.answer = answer
+    with pytest.raises(InvalidURI, match="though no name says so"):
+        mlartifacts.sync(f"{url}/sub/", folder, delete=True, exclude=exclude)
+    assert {"sub/README.md": b"1", "sub/model.bin": b"2"}.items() <= found(folder).items()
+
+
+@pytest.mark.parametrize("listed", [(), ("odd.h5~",), ("gone.bin",)])
+def test_a_web_server_that_may_not_show_what_is_put_there(
+    listed: tuple[str, ...], web: tuple[Path, str, Reverse]
+) -> None:
+    """It lists no file, or none of a kind that it surely shows."""
+    folder, url, front = web
+    plant(folder, {"sub/README": b"1", "sub/odd.h5~": b"2"})
+    page = index(f"{folder.name}/sub", *listed)
+    front.answer = lambda request: page if request.path.endswith("/sub/") else None
+    with pytest.raises(TransferError, match="nothing was deleted, as it may be of http"):
+        mlartifacts.sync(f"{url}/sub/", folder, delete=True, exclude="gone.bin")
+    assert {"sub/README": b"1", "sub/odd.h5~": b"2"}.items() <= found(folder).items()
 
 
 @pytest.mark.parametrize("name", ["sftp", "ftp", "vsftpd", "mlflow-artifacts", "local"])
