@@ -52,6 +52,24 @@ def test_home():
     assert mlartifacts.locate("~/mlruns").path == f"{os.environ['HOME']}/mlruns"
 
 
+def test_steps_up_behind_links(tmp_path):
+    (tmp_path / "real/sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/sub")
+    (tmp_path / "real/entry").symlink_to("../entry")
+    (tmp_path / "near").symlink_to("real")
+    for uri in ("link/../x", "link/..", "link/../x/../y", "link/../entry"):
+        for spelled in (f"{tmp_path}/{uri}", f"file://{tmp_path}/{uri}/"):
+            with pytest.raises(InvalidURI, match="a link"):
+                mlartifacts.open(spelled)
+    for uri, path in {
+        "near/../x": "x",
+        "near/sub/../x": "near/x",
+        "near/sub/..": "near",
+        "none/../x": "x",
+    }.items():
+        assert mlartifacts.locate(f"{tmp_path}/{uri}").path == f"{tmp_path}/{path}"
+
+
 def test_another_host_is_refused():
     with pytest.raises(InvalidURI, match="fileserver.*three slashes"):
         mlartifacts.locate("file://fileserver/share/x")

@@ -362,6 +362,28 @@ def test_a_disk_stays(tmp_path: Path) -> None:
             mlartifacts.delete(root, dry_run=True)
 
 
+@pytest.mark.parametrize("act", ["delete", "upload", "download", "copy", "sync", "cached"])
+def test_a_step_up_from_where_a_link_leads(act: str, tmp_path: Path) -> None:
+    """The system goes up from the directory that the link leads to."""
+    tree = {"real/sub/a": b"1", "real/b/old": b"2", "b/mine": b"3", "here/c": b"4"}
+    plant(tmp_path, tree)
+    (tmp_path / "link").symlink_to("real/sub")
+    doubtful, here = f"{tmp_path}/link/../b", tmp_path / "here"
+    calls: dict[str, Callable[[str], object]] = {
+        "delete": lambda path: mlartifacts.delete(f"file://{path}"),
+        "upload": lambda path: mlartifacts.upload(path, here),
+        "download": lambda path: mlartifacts.download(here, path),
+        "copy": lambda path: mlartifacts.copy(path, here),
+        "sync": lambda path: mlartifacts.sync(here, path, delete=True),
+        "cached": mlartifacts.cached,
+    }
+    with pytest.raises(InvalidURI, match=r"link/\.\./b.*link"):
+        calls[act](doubtful)
+    assert found(tmp_path).items() >= tree.items()
+    calls[act](f"{tmp_path}/real/sub/../../b")
+    calls[act](f"{tmp_path}/real/none/../b")
+
+
 def test_a_delete_with_patterns_leaves_directories(here: Path) -> None:
     (here / "b/empty").mkdir()
     mlartifacts.delete(here / "b", include="**")

@@ -20,7 +20,8 @@ def path(uri: ArtifactURI) -> str:
     ------
     InvalidURI
         A ``file:`` URI has no path, or names another host than this one: mount its share, and
-        name the path of the mount.
+        name the path of the mount. Or ``..`` follows a link, so that the system means another
+        place than the path without the two steps.
     """
     if uri.netloc not in {"", "."} and uri.host not in {"localhost", "127.0.0.1"}:
         raise InvalidURI(
@@ -35,7 +36,21 @@ def path(uri: ArtifactURI) -> str:
     text = os.path.expanduser(text)
     if os.name == "nt":
         text = text.replace("\\", "/")
-    return os.path.abspath(text)
+    path = os.path.abspath(text)
+    if ".." in text.split("/") and not _is_one_place(text.rstrip("/"), path):
+        raise InvalidURI(
+            f"{text!r} has '..' behind a link: the system goes up from where the link leads, and"
+            f" does not mean {path!r}. Write the path without '..'."
+        )
+    return path
+
+
+def _is_one_place(text: str, path: str) -> bool:
+    """Whether a path is what the system takes a text for, up to a link that it names itself."""
+    above, step = os.path.split(text)
+    if step in {".", ".."}:
+        return os.path.realpath(text) == os.path.realpath(path)
+    return os.path.realpath(above) == os.path.realpath(os.path.dirname(path))
 
 
 def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
