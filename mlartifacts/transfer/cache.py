@@ -31,7 +31,7 @@ from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.state import cache_directory, hash_of, key_of
 from mlartifacts.transfer.times import is_settled
-from mlartifacts.transfer.trees import End, File, means_inside
+from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
 from mlartifacts.transfer.verify import verify
 from mlartifacts.uri import redact
 
@@ -191,7 +191,9 @@ def _source(
         fs.resolver.forget(split_model(path)[0])
         place = fs.places(path)[0]
         return End(place.fs, place.path, inside_alone), place.explaining()
-    return End(fs, path, inside_alone), contextlib.nullcontext()
+    end = End(fs, path, inside_alone)
+    refuse_empty_step(uri, end)
+    return end, contextlib.nullcontext()
 
 
 # ---- What --------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from mlartifacts.transfer.removing import (
     remove_whole,
 )
 from mlartifacts.transfer.times import is_settled, same_time
-from mlartifacts.transfer.trees import End, File, means_inside
+from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -667,8 +667,11 @@ def _duration(seconds: float) -> str:
 
 
 def _source(place: Place, options: Mapping[str, Any]) -> End:
-    return End(*url_to_fs(place, **options), inside_alone=means_inside(place))
+    end = _end(place, options)
+    return End(end.fs, end.root, inside_alone=means_inside(place))
 
 
 def _end(place: Place, options: Mapping[str, Any]) -> End:
-    return End(*url_to_fs(place, **options))
+    end = End(*url_to_fs(place, **options))
+    refuse_empty_step(place, end)
+    return end

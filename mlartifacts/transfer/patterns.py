@@ -73,8 +73,9 @@ class PathFilter:
 
 
 def parents(name: str) -> Iterator[str]:
-    """The directories that a file lies in, the nearest first."""
-    while name := name.rpartition("/")[0]:
+    """The directories that a file lies in, the nearest first; that of a key ``/a`` is ``""``."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
         yield name
 
 
@@ -120,6 +121,8 @@ def _compile(option: str, pattern: str) -> re.Pattern[str]:
         body = glob_translate(steps if is_anchored else f"**/{steps}")
     except ValueError as error:
         raise InvalidConfig(f"{option} has {pattern!r}: {error}.") from error
+    # In a store of objects, a step may be empty.
+    body = body.replace("(?:.+/)?", "(?:.*/)?").replace("[^/]+", "[^/]*")
     for each in sets:
         body = body.replace(_NUL, each, 1)
     return re.compile(body.removesuffix(r"\Z") + ("/" if pattern.endswith("/") else "/?") + r"\Z")

@@ -31,6 +31,7 @@ __all__ = [
     "folder_of",
     "listed_with_links",
     "means_inside",
+    "refuse_empty_step",
     "state_of",
 ]
 
@@ -520,6 +521,20 @@ class End:
 def means_inside(place: str | os.PathLike[str]) -> bool:
     """Whether a URI, or a local path, ends with a slash: it means a directory and what is in it."""
     return os.fspath(place).endswith(("/", os.sep))
+
+
+def refuse_empty_step(place: str | os.PathLike[str], end: End) -> None:
+    """Refuse a URI that ends with two slashes, where that is not what one slash means.
+
+    Raises
+    ------
+    InvalidURI
+        It is in a store of objects, in which ``d//x`` is not ``d/x``.
+    """
+    if os.fspath(place).endswith("//") and end.holds_keys:
+        raise InvalidURI(
+            f"{end}// ends with an empty step, and would be taken for {end}: write one slash."
+        )
 
 
 def folder_of(name: str) -> str:

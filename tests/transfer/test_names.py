@@ -312,3 +312,26 @@ def test_a_name_that_azure_cannot_list(
     with pytest.raises(InvalidURI, match="no listing can have"):
         mlartifacts.upload(here, azure.uri())
     assert azure.stored() == {}
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs", "gcs", "runs-s3"])
+def test_an_empty_step_at_the_end(
+    name: str, opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    """What lies below ``d//`` is not all that lies below ``d/``."""
+    store = opened(name)
+    keys = {"d//c": b"1", "d/e": b"2"}
+    store.seed(keys)
+    here = plant(tmp_path / "here", {"f": b"3"})
+    url = store.uri("d//")
+    acts: list[Callable[[], object]] = [
+        lambda: mlartifacts.delete(url),
+        lambda: mlartifacts.copy(f"{url}/", here),
+        lambda: mlartifacts.sync(here, url, delete=True),
+        lambda: mlartifacts.upload(here, url),
+        lambda: mlartifacts.cached(url),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidURI, match="d//.*empty step"):
+            act()
+    assert store.stored() == keys

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import mlartifacts
 from mlartifacts.errors import InvalidConfig
+from tests.contract.stores import Harbour
 from tests.transfer.trees import plant
 
 PAGE = Path(__file__).parents[2] / "docs" / "patterns.md"
@@ -68,3 +70,30 @@ def test_what_could_be_misunderstood_is_refused(pattern: str, tmp_path: Path) ->
 def test_a_name_that_begins_with_a_mark(tmp_path: Path) -> None:
     tree = plant(tmp_path / "tree", {"!a": b"x", "b/!a": b"x", "c": b"x"})
     assert mlartifacts.delete(tree, include="**/!a", dry_run=True).moved == ("!a", "b/!a")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("*.pt", {"/b.pt", "a.pt", "d//c.pt", "d/e.pt"}),
+        ("/*.pt", {"a.pt"}),
+        ("c.pt", {"d//c.pt"}),
+        ("d/**/c.pt", {"d//c.pt"}),
+        ("d/*/c.pt", {"d//c.pt"}),
+        ("d/*.pt", {"d/e.pt"}),
+        ("*/*", {"/b.pt", "d//c.pt", "d/e.pt"}),
+        ("*/", {"/b.pt", "d//c.pt", "d/e.pt"}),
+        ("**", {"/b.pt", "a.pt", "d//c.pt", "d/e.pt"}),
+    ],
+)
+def test_keys_with_empty_steps(
+    pattern: str, matched: set[str], opened: Callable[[str], Harbour], tmp_path: Path
+) -> None:
+    """A step of no letters is one, at the beginning too."""
+    store = opened("s3")
+    names = ["a.pt", "/b.pt", "d//c.pt", "d/e.pt"]
+    store.seed({f"x/{name}": b"1" for name in names})
+    assert set(mlartifacts.delete(store.uri("x"), include=pattern, dry_run=True).moved) == matched
+    here = plant(tmp_path / "here", {"new": b"1"})
+    report = mlartifacts.sync(here, store.uri("x"), delete=True, exclude=pattern)
+    assert set(report.deleted) == {*names} - matched
