@@ -29,7 +29,7 @@ from mlartifacts.transfer.engine import Engine
 from mlartifacts.transfer.landing import lacks_room
 from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.state import cache_directory, hash_of, key_of
+from mlartifacts.transfer.state import DIRECTORY, cache_directory, hash_of, key_of
 from mlartifacts.transfer.times import is_settled
 from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
 from mlartifacts.transfer.verify import verify
@@ -103,7 +103,7 @@ def cached(
     InvalidURI
         This machine's disk cannot hold a name, or a link leads out of a local directory.
     InvalidConfig
-        A variable cannot be used.
+        A variable cannot be used, or the cache lies in what is to be cached.
     MissingDriver
         The extra ``cache``, or the store's driver, is not installed.
     TransferError
@@ -114,8 +114,8 @@ def cached(
     PermissionError
         The store refuses, whatever is in the cache; or the cache is another user's.
     """
-    snapshots = _snapshots()
     source, explaining = _source(uri, options)
+    snapshots = _snapshots(source)
     with explaining:
         return _cached(snapshots, source, callback)
 
@@ -165,7 +165,7 @@ def _given(snapshots: Snapshots, source: End, state: _State, callback: Callback 
 # ---- Where -------------------------------------------------------------------------------
 
 
-def _snapshots() -> Snapshots:
+def _snapshots(source: End) -> Snapshots:
     environment = Environment()
     size = environment.integer(_SIZE)
     if size is not None and size < 0:
@@ -175,6 +175,12 @@ def _snapshots() -> Snapshots:
     except ModuleNotFoundError as error:
         raise MissingDriver("cache", "filelock") from error
     root = os.path.join(cache_directory(environment), _LAYOUT)
+    place = source.where("") or (source.fs, source.root)
+    if End(filesystem("file"), root).lies_in(End(*place)):
+        raise InvalidConfig(
+            f"The cache lies in what is to be cached ({source}), which changes by that: set"
+            f" {DIRECTORY} to a directory outside of it."
+        )
     return Snapshots(root, _DEFAULT_SIZE if size is None else size)
 
 

@@ -37,8 +37,13 @@ def cache_directory(environment: Environment) -> str:
     if "://" in given:
         raise InvalidConfig(f"{DIRECTORY}={redact(given)!r}: it takes a path, and no URI.")
     path = os.path.abspath(os.path.expanduser(given))
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise InvalidConfig(f"{DIRECTORY}={given!r}: it takes a directory, which this is not.")
+    above = path
+    while not os.path.lexists(above) and above != os.path.dirname(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        is_dangling = os.path.islink(above) and not os.path.exists(above)
+        what = "is a link that leads nowhere" if is_dangling else "is no directory"
+        raise InvalidConfig(f"{DIRECTORY}={given!r}: {above!r} {what}. Name another directory.")
     return path
 
 

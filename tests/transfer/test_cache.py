@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.callbacks import Callback
@@ -510,6 +511,41 @@ def test_a_directory_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", "file:///cache")
     with pytest.raises(mlartifacts.InvalidConfig, match="MLARTIFACTS_CACHE_DIR=.*no URI"):
         mlartifacts.cached(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dangling", "dangling/below", "file/below"])
+def test_a_directory_that_cannot_be_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / name))
+    what = "leads nowhere" if name.startswith("dangling") else "no directory"
+    with pytest.raises(mlartifacts.InvalidConfig, match=f"MLARTIFACTS_CACHE_DIR=.*{what}"):
+        mlartifacts.cached(tmp_path / "file")
+
+
+@pytest.mark.parametrize("where", ["here", "here/a/cache", "link", "xdg"])
+@pytest.mark.parametrize("name", ["local", "runs-local"])
+def test_a_cache_in_what_is_cached(
+    where: str, name: str, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would change as it is fetched."""
+    store: Any = opened(name)
+    store.seed({"here/a/b": b"1"})
+    here = Path(mlartifacts.locate(mlartifacts.resolve(store.uri("here"))).path)
+    (tmp_path / "link").symlink_to(here / "a")
+    places = {"here": here, "here/a/cache": here / "a/cache", "link": tmp_path / "link/cache"}
+    if where == "xdg":
+        monkeypatch.delenv("MLARTIFACTS_CACHE_DIR")
+        monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(here / "cache"))
+    else:
+        monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(places[where]))
+    with pytest.raises(mlartifacts.InvalidConfig, match="MLARTIFACTS_CACHE_DIR"):
+        mlartifacts.cached(store.uri("here"))
+    assert found(here) == {"a/b": b"1"}
+    if where == "here/a/cache":
+        assert mlartifacts.cached(store.uri("here/a/b")).read_bytes() == b"1"
 
 
 def test_the_users_own_directory_unless_told(
