@@ -386,7 +386,8 @@ def delete(
     Parameters
     ----------
     uri : str or path-like
-        As for :func:`download`. Links are deleted, and not followed.
+        As for :func:`download`. Links are deleted, and not followed, as far as a server tells them,
+        which MLflow's does not.
     include, exclude, dry_run, **options
         As for :func:`upload`. Directories, and links to them, go with all that is in them alone,
         where there are no patterns.
