@@ -15,7 +15,7 @@ from mlartifacts.transfer.landing import Full
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.records import Brought
 from mlartifacts.transfer.trees import End, File
-from mlartifacts.transfer.verify import Wrong, verify
+from mlartifacts.transfer.verify import Wrong, compared, verify
 
 __all__ = ["move"]
 
@@ -53,6 +53,7 @@ def move(
     Stopped
         It was not wanted any more.
     """
+    right: dict[str, Moved] = {}
 
     def once(files: Mapping[str, File]) -> dict[str, Exception]:
         engine = Engine(source, target, progress, resume, is_wanted=is_wanted)
@@ -62,6 +63,7 @@ def move(
             moved, failures = engine.run(files)
             arrived = [(each.file.name, each) for each in moved]
             failures |= verify(target, arrived, seen, source, engine.gone)
+            right.update((name, each) for name, each in arrived if name not in failures)
         finally:
             for each in engine.moved:
                 name = each.file.name
@@ -87,7 +89,23 @@ def move(
         with contextlib.suppress(OSError):  # who moves it is told
             wrong[name] = again(functools.partial(source.file, name))
     others = {name: error for name, error in failures.items() if name not in wrong}
-    return others | once(wrong)
+    before = [each for each in right.items() if not each[1].arrived]
+    return others | once(wrong) | _overwritten(target, before, source)
+
+
+def _overwritten(
+    target: End, moved: Iterable[tuple[str, Moved]], source: End
+) -> dict[str, Exception]:
+    """Those that were right before others were moved once more, and are not any more."""
+    failures: dict[str, Exception] = {}
+    for name, error in compared(target, moved, None, source).items():
+        if isinstance(error, Wrong):
+            reason = (
+                "another file was written over it, as a link there seems to lead from one to the"
+                " other: leave one of them out, or remove the link"
+            )
+            failures[name] = OSError(errno.EIO, reason, target.path(name))
+    return failures
 
 
 def _fitting(target: End, files: Mapping[str, File]) -> dict[str, File]:

@@ -10,20 +10,23 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mlartifacts.errors import InvalidURI
+from mlartifacts.errors import InvalidURI, is_of_store
+from mlartifacts.transfer.engine import again
 from mlartifacts.transfer.patterns import parents
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.writing import probe_beside
 
-__all__ = ["folded", "nearly_equal", "refuse_names", "respelled"]
+__all__ = ["folded", "nearly_equal", "refuse_linked", "refuse_names", "respelled"]
 
 # How many bytes a step of a name may have on nearly every disk.
 _USUAL = 255
+# That lead to a file: more of them no system follows.
+_MOST_LINKS = 40
 # A byte that is no UTF-8, as Python has it in a name.
 _NO_TEXT = re.compile("[\udc80-\udcff]")
 
 
-def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
+def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> set[str]:
     """Refuse, by name, what an end cannot hold.
 
     Parameters
@@ -33,6 +36,11 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
     dry_run : bool, default False
         Write nothing to find out, so that it may not be known what folds case, how long a name
         may be, and whether MLflow's server holds a file and a directory of one name.
+
+    Returns
+    -------
+    set of str
+        Which of them, or of the directories that they are in, are links on this machine's disk.
 
     Raises
     ------
@@ -62,12 +70,101 @@ def refuse_names(names: Sequence[str], end: End, dry_run: bool = False) -> None:
                 folds[folder] = _folds_case(end, folder, dry_run)
             if folds[folder]:
                 raise InvalidURI(f"{end} takes {one!r} and {other!r} for one name.")
+    links: set[str] = set()
     disk = end.physical()
     if disk.is_local and os.path.lexists(disk.root):
         root = disk.real()
         for name in (*directories, *names):
-            if reason := _taken(root, disk.path(name)):
+            is_link, reason = _taken(root, disk.path(name))
+            if reason is not None:
                 raise InvalidURI(f"{end} cannot hold {name!r}: {reason}.")
+            if is_link:
+                links.add(name)
+    return links
+
+
+def refuse_linked(
+    source: End,
+    target: End,
+    files: Mapping[str, File],
+    there: Mapping[str, File] | None,
+    links: set[str],
+) -> None:
+    """Refuse two files that a target takes for one, as a link there leads from one to the other.
+
+    Parameters
+    ----------
+    source, target : End
+    files : mapping of str to File
+        The source's. Those that are one there, too, are not refused.
+    there : mapping of str to File, optional
+        The target's listing; unless given, a server is asked for what is beside them.
+    links : set of str
+        What :func:`refuse_names` found to be links.
+
+    Raises
+    ------
+    InvalidURI
+    ConnectionError, TimeoutError, PermissionError
+        No file can be written.
+    """
+    store = target.physical()
+    leads: dict[str, str] = {}
+    try:
+        if store.tells_links and len(files) > 1:
+            needed = {above for name in files for above in parents(name)}
+            if there is None or store is not target:
+                there = again(lambda: store.beside(needed))
+            links = store.links & {*needed, *files}
+            if hasattr(store.fs, "links_in"):
+                links |= _alike({name: there[name] for name in files.keys() & there.keys()})
+        while links:
+            leads |= store.leads(links)
+            onwards = {each for name in leads.values() for each in _upwards(name)}
+            links = (store.links & onwards) - links - leads.keys()
+    except OSError as error:  # there is nothing yet, or who writes may not look
+        if isinstance(error, ConnectionError | TimeoutError) or is_of_store(error):
+            raise
+    seen: dict[str, str] = {}
+    for name in files if leads else ():
+        other = seen.setdefault(_place(name, leads), name)
+        if other != name and not _are_one(source, files[name], files[other]):
+            link = next(each for one in (name, other) for each in _upwards(one) if each in leads)
+            raise InvalidURI(
+                f"{target} takes {other!r} and {name!r} for one file, as {link!r} is a link there:"
+                " leave one of them out, or remove the link."
+            )
+
+
+def _alike(files: Mapping[str, File]) -> set[str]:
+    """Those that are listed as another one is, by MLSD: LIST, which tells links, has no seconds."""
+    names: dict[tuple[int, float | None], list[str]] = {}
+    for name, file in files.items():
+        if file.unit <= 1:
+            names.setdefault((file.size, file.modified), []).append(name)
+    return {name for each in names.values() if len(each) > 1 for name in each}
+
+
+def _place(name: str, leads: Mapping[str, str]) -> str:
+    """Where the links of a target lead a name."""
+    for _ in range(_MOST_LINKS):
+        link = next((each for each in _upwards(name) if each in leads), None)
+        if link is None:
+            break
+        name = f"{leads[link]}{name[len(link) :]}".removeprefix("/" if not leads[link] else "")
+    return name
+
+
+def _upwards(name: str) -> Iterator[str]:
+    yield name
+    yield from parents(name)
+
+
+def _are_one(source: End, one: File, other: File) -> bool:
+    """Whether two files of a source are the same, or have the same content for sure."""
+    if one.checksum is not None and other.checksum is not None and one.size == other.size:
+        return one.checksum == other.checksum
+    return not source.holds_keys and source.followed(one.name) == source.followed(other.name)
 
 
 def folded(name: str) -> str:
@@ -111,20 +208,22 @@ def nearly_equal(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
             yield folder, other, name
 
 
-def _taken(root: str, path: str) -> str | None:
-    """Why what is at a local path is not to be written to."""
+def _taken(root: str, path: str) -> tuple[bool, str | None]:
+    """Whether a link is at a local path, and why what is there is not to be written to."""
+    is_link = False
     try:
         mode = os.lstat(path).st_mode
-        if stat.S_ISLNK(mode):
+        is_link = stat.S_ISLNK(mode)
+        if is_link:
             real = os.path.realpath(path)
             if os.path.commonpath([root, real]) != root:
-                return "a link there leads out of it"
+                return is_link, "a link there leads out of it"
             mode = os.stat(real).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return is_link, None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    return "a device or a pipe is there"
+        return is_link, None
+    return is_link, "a device or a pipe is there"
 
 
 def _try_names(names: Iterable[str], both: Sequence[str], end: End) -> None:

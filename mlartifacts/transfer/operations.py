@@ -20,7 +20,8 @@ from mlartifacts.errors import InvalidURI, TransferError
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.leftovers import remove_leftovers
 from mlartifacts.transfer.moving import move
-from mlartifacts.transfer.names import folded, refuse_names, respelled
+from mlartifacts.transfer.names import folded, refuse_linked, refuse_names, respelled
+from mlartifacts.transfer.outage import about
 from mlartifacts.transfer.patterns import PathFilter, Patterns, parents
 from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.pool import submit_all
@@ -152,7 +153,8 @@ def upload(
     NotADirectoryError
         The source ends with a slash, and is a file.
     InvalidURI
-        A link leads out of `local`, or the target cannot hold a name: nothing was moved.
+        A link leads out of `local`, or the target cannot hold a name, or takes two for one file by
+        a link of its own: nothing was moved.
     InvalidConfig
         A pattern can match nothing, `include` or `exclude` is empty, or `overwrite` is none of
         these.
@@ -513,10 +515,16 @@ def _transfer(
         raise InvalidURI(f"{source} cannot be copied onto or into itself ({target}).")
     files = paths.among(files, source)
     failures: dict[str, Exception] = {**paths.among(unseen, source)}
-    refuse_names(list(files), target, dry_run)
+    links = refuse_names(list(files), target, dry_run)
     if overwrite is None:
         overwrite = "different" if resume else "always"
     there = {} if overwrite == "always" else target.there(files)
+    try:
+        refuse_linked(source, target, files, None if overwrite == "always" else there, links)
+    except (ConnectionError, TimeoutError, PermissionError) as error:  # each file would meet it
+        raise TransferError(
+            {name: about(error, target.path(name)) for name in files}, _DONE[act]
+        ) from error
     there |= respelled(files, there, target)
     records = Records(source, target)
     if overwrite in ("newer", "different"):

@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import os
+import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -113,17 +114,25 @@ class End:
         What is in the directory is meant, as by a slash at the end, and no file of its name.
     passing : dict of str to File
         What listings showed of what is being written to a directory, or was when its writer died.
+    links : set of str
+        What listings of a server's own files showed of links.
     """
 
     fs: Any
     root: str
     inside_alone: bool = False
     passing: dict[str, File] = field(default_factory=dict, compare=False, repr=False)
+    links: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @functools.cached_property
     def is_local(self) -> bool:
         """Whether it is this machine's disk."""
         return isinstance(self.fs, LocalFileSystem)
+
+    @functools.cached_property
+    def _above(self) -> str:
+        """What the paths of what is in it begin with."""
+        return f"{self.root.rstrip('/')}/" if self.root else ""
 
     def path(self, name: str) -> str:
         """The path of a file by its name."""
@@ -212,7 +221,7 @@ class End:
 
     def _is_below(self, other: End) -> bool:
         # As it is written, too: who logs in otherwise may not be told where links lead.
-        pairs = ((self.real(), other.real()), (self._followed(), other._followed()))
+        pairs = ((self.real(), other.real()), (self.followed(), other.followed()))
         for path, above in pairs:
             above = above.rstrip("/")
             if f"{path}/".startswith(f"{above}/" if above or other.root else ""):
@@ -224,11 +233,11 @@ class End:
         parents = [each for each in (Path(path), *Path(path).parents) if each.exists()]
         return any(parent.samefile(other.root) for parent in parents)
 
-    def _followed(self) -> str:
-        """The path, with its links followed where the store says where they lead."""
+    def followed(self, name: str = "") -> str:
+        """The path of a file, with its links followed where the store says where they lead."""
         if self.is_local or not hasattr(self.fs, "realpath"):
-            return self.real()
-        path, rest = self.root, ""
+            return self.real(name)
+        path, rest = self.path(name), ""
         while path:
             try:
                 return f"{self.fs.realpath(path)}{rest}"
@@ -237,7 +246,7 @@ class End:
                 rest = f"/{step}{rest}"
             except OSError:
                 break
-        return self.root
+        return self.path(name)
 
     def real(self, name: str = "") -> str:
         """The path of a file, links in it followed where they are this machine's."""
@@ -339,10 +348,13 @@ class End:
         follow: bool = True,
         surely: bool = False,
         failed: dict[str, OSError] | None = None,
+        folders: Collection[str] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """The entries of a server's files, by name."""
         if hasattr(self.fs, "realpath") or (self.tells_links and not follow):
-            found = dict(_served(self.fs, self.root, follow, failed))
+            links: set[str] = set()
+            found = dict(_served(self.fs, self.root, follow, failed, links, folders))
+            self.links.update(path.removeprefix(self._above) for path in links)
         elif surely and hasattr(self.fs, "find_surely"):
             found = self.fs.find_surely(self.root)
         elif failed is not None and self.has_directories and self.physical().fs is self.fs:
@@ -361,8 +373,7 @@ class End:
         return tell
 
     def _named(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        above = self.root.rstrip("/") + "/" if self.root else ""
-        infos = {p.removeprefix(above): info for p, info in found.items()}
+        infos = {path.removeprefix(self._above): info for path, info in found.items()}
         self.passing.update({n: File.listed(n, i) for n, i in infos.items() if is_passing(n)})
         return {name: info for name, info in infos.items() if not is_temporary(name)}
 
@@ -420,6 +431,28 @@ class End:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it is not gone
                 raise error
         return files
+
+    def beside(self, folders: Iterable[str]) -> dict[str, File]:
+        """What a server that tells links lists in some directories below it, and in itself."""
+        paths = {self.path(folder) for folder in folders}
+        infos = self._listed(follow=False, failed={}, folders=paths)
+        return {name: File.listed(name, info) for name, info in infos.items()}
+
+    def leads(self, links: Collection[str]) -> dict[str, str]:
+        """The names that links lead to, or paths of what lies elsewhere, as far as is told."""
+        if self.is_local or hasattr(self.fs, "realpath"):
+            above = f"{self.followed().rstrip('/')}/"
+            asked = submit_all(self.followed, links, _ASKED_AT_ONCE)
+            real = [f"{each.result()}/".removeprefix(above).rstrip("/") for each in asked]
+            return dict(zip(links, real, strict=True))
+        told = self.fs.link_targets([self.path(name) for name in links]) if links else {}
+        found = {}
+        for path, target in told.items():
+            whole = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+            # A server may show a directory of its own as the root, and say where that lies.
+            _, is_below, name = f"{whole}/".partition(self._above or "/")
+            found[path.removeprefix(self._above)] = name.rstrip("/") if is_below else whole
+        return found
 
     def below(self) -> dict[str, File]:
         """Every file below it, also where an object has its name."""
@@ -617,11 +650,17 @@ def _refuse_link(root: str, real: str, name: str, entry: os.DirEntry[str]) -> No
 
 
 def _served(
-    fs: Any, root: str, follow: bool, failed: dict[str, OSError] | None
+    fs: Any,
+    root: str,
+    follow: bool,
+    failed: dict[str, OSError] | None,
+    found: set[str],
+    within: Collection[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The files below a directory of a server that says where links lead, as :func:`_walk`.
 
-    Where none is to be followed, a link to a file is one, and a link to a directory nothing.
+    Where none is to be followed, a link to a file is one, and a link to a directory nothing;
+    `found` takes both. Directories other than those `within` are not looked into.
     """
     real = fs.realpath(root) if follow else root
     start = f"{root.rstrip('/')}/"
@@ -640,6 +679,8 @@ def _served(
                     path = info["name"]
                     is_link = info["type"] == "link" or info.get("islink") or path in links
                     there: str | None = f"{above[-1].rstrip('/')}/{path.rpartition('/')[2]}"
+                    if is_link:
+                        found.add(path)
                     if is_link and follow:
                         there = None
                         with _telling(failed, path.removeprefix(start)):
@@ -648,7 +689,7 @@ def _served(
                         continue
                     if info["type"] != "directory":
                         yield path, info
-                    elif follow or not is_link:
+                    elif (follow or not is_link) and (within is None or path in within):
                         level.append((path, (*above, there)))
     finally:
         pool.close()

@@ -13,7 +13,7 @@ from mlartifacts.transfer.outage import about
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.trees import End, File
 
-__all__ = ["Wrong", "verify"]
+__all__ = ["Wrong", "compared", "verify"]
 
 # Files that are sooner asked about one by one than by a listing of all that is there.
 _ASKED_ONE_BY_ONE = 3
@@ -61,6 +61,29 @@ def verify(
     dict of str to Exception
         The files that were wrong.
     """
+    failures = compared(target, moved, seen, source, gone)
+    # Once all were looked at: a link may lead from one of them to another.
+    for name, failed in failures.items():
+        if isinstance(failed, Wrong):
+            try:
+                target.fs.rm_file(target.path(name))
+            except FileNotFoundError:
+                pass
+            except Exception as error:
+                failures[name] = error
+                if isinstance(error, TimeoutError):
+                    break
+    return failures
+
+
+def compared(
+    target: End,
+    moved: Iterable[tuple[str, Moved]],
+    seen: dict[str, File] | None = None,
+    source: End | None = None,
+    gone: OSError | None = None,
+) -> dict[str, Exception]:
+    """As :func:`verify`, but nothing is removed."""
     moved = list(moved)
     asked = [name for name, each in moved if not each.arrived]
     listed: Mapping[str, File] = {}
@@ -129,10 +152,7 @@ def _compare(source: End | None, target: End, name: str, moved: Moved, there: Fi
     elif differs(target, name, there.checksum, moved.passed):
         reason = "other bytes arrived than were sent (their checksum differs)"
     if reason is not None:
-        path = target.path(name)
-        with contextlib.suppress(FileNotFoundError):
-            target.fs.rm_file(path)
-        raise Wrong(errno.EIO, f"{reason}: the copy was removed", path)
+        raise Wrong(errno.EIO, f"{reason}: the copy was removed", target.path(name))
 
 
 def _are_others(source: End, target: End, name: str, moved: Moved, there: File) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -439,6 +440,83 @@ def test_a_link_to_a_file_that_is_replaced(name: str, opened: Opened, tmp_path: 
     here = plant(tmp_path / "here", {"x": b"new"})
     assert mlartifacts.sync(here, store.uri("t"), delete=True).deleted == ("y",)
     assert found(store.folder / "t") == {"x": b"new"}
+
+
+# ---- Two names for one file --------------------------------------------------------------
+
+#: What a target has, its links, and what a source has that one of them takes for one file.
+LINKED = {
+    "a directory": ({"v1/m": b"one"}, {"latest": "v1"}, {"v1/m": b"one", "latest/m": b"two"}),
+    "a file": ({"v1.pt": b"one"}, {"latest.pt": "v1.pt"}, {"v1.pt": b"one", "latest.pt": b"two"}),
+    "nothing yet": ({"d/x": b"0"}, {"d/l": "new"}, {"d/l": b"1", "d/new": b"22"}),
+    "a link": ({"e/x": b"0"}, {"d": "e", "deep/l": "../d"}, {"deep/l/y": b"1", "e/y": b"22"}),
+    "itself": ({"x": b"0"}, {"here": "."}, {"here/x": b"1", "x": b"2"}),
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd", "runs-local"])
+def test_two_names_for_one_file(name: str, case: str, opened: Opened, tmp_path: Path) -> None:
+    """Nothing is moved: neither was to be lost, and each next sync would bring the other one."""
+    if (name, case) == ("ftp", "nothing yet"):
+        pytest.skip("the server lists no link that leads nowhere")
+    store: Any = opened(name)
+    there, links, files = LINKED[case]
+    store.seed({f"t/{each}": data for each, data in there.items()})
+    for link, target in links.items():
+        path = store.folder / "t" / link
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(target)
+    before = found(store.folder)
+    here = plant(tmp_path / "here", files)
+    for act in (
+        mlartifacts.upload,
+        mlartifacts.copy,
+        functools.partial(mlartifacts.sync, delete=True),
+        functools.partial(mlartifacts.sync, dry_run=True),
+    ):
+        with pytest.raises(InvalidURI, match="for one file, as '.*' is a link there") as caught:
+            act(here, store.uri("t"))
+        assert all(repr(each) in str(caught.value) for each in files)
+        assert any(repr(link) in str(caught.value) for link in links)
+    assert found(store.folder) == before
+
+
+@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd"])
+def test_a_source_that_has_the_same_link(name: str, opened: Opened, tmp_path: Path) -> None:
+    """Whichever name brings the file, it is the same one."""
+    store: Any = opened(name)
+    here = plant(tmp_path / "here", {"v1/m": b"one"})
+    (here / "latest").symlink_to("v1")
+    store.seed({"t/v1/m": b"old", "t/v1/n": b"n"})
+    (store.folder / "t/latest").symlink_to("v1")
+    mlartifacts.sync(here, store.uri("t"))
+    assert found(store.folder / "t") == {"v1/m": b"one", "v1/n": b"n"}
+    assert (store.folder / "t/latest").is_symlink()
+    # So it is from a store that has two copies of it, and lists their checksums.
+    s3 = opened("s3")
+    mlartifacts.upload(here, s3.uri("copies"))
+    report = mlartifacts.copy(s3.uri("copies"), store.uri("t"), overwrite="always")
+    assert report.moved == ("latest/m", "v1/m")
+    s3.seed({"copies/latest/m": b"two"})
+    with pytest.raises(InvalidURI, match="for one file"):
+        mlartifacts.copy(s3.uri("copies"), store.uri("t"))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_two_names_for_one_file_of_a_server_that_tells_no_links(
+    many: bool, opened: Opened, tmp_path: Path
+) -> None:
+    """What is not what was brought, as another name's file was written there, is said to be so."""
+    store: Any = opened("mlflow-artifacts")
+    files = {"d/x": b"1", "e/x": b"22", **{f"f/{each}": b"" for each in range(4 * many)}}
+    store.seed({"t/e/old": b"old"})
+    (store.folder / "t" / "d").symlink_to("e")
+    with pytest.raises(TransferError, match="a link there seems to lead") as caught:
+        mlartifacts.upload(plant(tmp_path / "here", files), store.uri("t"))
+    (name,) = caught.value.failures
+    (other,) = {"d/x", "e/x"} - {name}
+    assert (store.folder / "t" / other).read_bytes() == files[other]
 
 
 @pytest.fixture
