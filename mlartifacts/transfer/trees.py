@@ -13,6 +13,7 @@ import math
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -545,10 +546,20 @@ class End:
         return found
 
     def file(self, name: str) -> File:
-        """One file, as it is now."""
-        if not self.is_local:
-            return self._measured(name, self.fs.info(self.path(name)))
-        return File.local(name, os.stat(self.path(name)))
+        """One file, as it is now.
+
+        Raises
+        ------
+        FileNotFoundError, IsADirectoryError
+        """
+        path = self.path(name)
+        if self.is_local:
+            status = os.stat(path)
+            if not stat.S_ISDIR(status.st_mode):
+                return File.local(name, status)
+        elif (info := self.fs.info(path))["type"] != "directory":
+            return self._measured(name, info)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
 
 def means_inside(place: str | os.PathLike[str]) -> bool:

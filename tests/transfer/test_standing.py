@@ -52,6 +52,23 @@ def test_sync_deletes_what_stands_in_its_way(name: str, opened: Opened, here: Pa
 
 
 @pytest.mark.parametrize("name", DIRECTORIES)
+def test_what_stands_in_the_way_of_a_name_in_other_letters(
+    name: str, opened: Opened, tmp_path: Path
+) -> None:
+    """A directory is no file that is there already, though another's name is nearly the same."""
+    store = opened(name)
+    there: dict[str, bytes] = {"1/Data/x": b"0", "1/data": b"2", "2/a": b"2"}
+    files = {"1/Data": b"1", "1/data": b"2", "2/A": b"1", "2/a/b": b"2"}
+    store.seed(there)
+    fs, root = mlartifacts.url_to_fs(store.uri())
+    with contextlib.suppress(NotImplementedError):  # MLflow's server makes no empty ones
+        fs.makedirs(f"{root}/2/A", exist_ok=True)
+    report = mlartifacts.sync(plant(tmp_path / "here", files), store.uri(), delete=True)
+    assert report.deleted == ("1/Data/x", "2/a")
+    assert store.stored() == files
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
 def test_nothing_is_deleted_unless_it_is_asked_for(name: str, opened: Opened, here: Path) -> None:
     """The error names what stands there, and what should."""
     store = opened(name)
