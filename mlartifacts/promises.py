@@ -160,23 +160,35 @@ class _Run:
 
 
 _run: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_run", default=None)
-# The runs that another thread may stop, and their loops.
-_stoppable: contextvars.ContextVar[dict[_Run, Any] | None]
+
+
+class _Calls:
+    """The runs of one thread that another thread may stop, and their loops."""
+
+    def __init__(self) -> None:
+        self.runs: dict[_Run, Any] = {}
+        self.are_stopped = False
+
+    def stop(self) -> None:
+        self.are_stopped = True
+        for run, loop in list(self.runs.items()):
+            run.stop_on(loop)
+
+
+_stoppable: contextvars.ContextVar[_Calls | None]
 _stoppable = contextvars.ContextVar("_stoppable", default=None)
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Give what stops the calls of :func:`synced` inside, as Ctrl-C does in the main thread."""
-    runs: dict[_Run, Any] = {}
+    """Give what stops the calls of :func:`synced` inside, as Ctrl-C does in the main thread.
 
-    def stop() -> None:
-        for run, loop in list(runs.items()):
-            run.stop_on(loop)
-
-    token = _stoppable.set(runs)
+    None begins any more, but for what tidies up (:func:`mlartifacts.writing.surely`).
+    """
+    calls = _Calls()
+    token = _stoppable.set(calls)
     try:
-        yield stop
+        yield calls.stop
     finally:
         _stoppable.reset(token)
 
@@ -214,8 +226,10 @@ def synced(
     interrupted is published afterwards. Here the coroutine is cancelled.
     """
     run = _Run()
-    if (runs := _stoppable.get()) is not None:
-        runs[run] = loop
+    if (calls := _stoppable.get()) is not None:
+        calls.runs[run] = loop
+        if calls.are_stopped:
+            raise asyncio.CancelledError
 
     async def whole() -> Any:
         _run.set(run)
@@ -240,6 +254,9 @@ def synced(
     except BaseException:
         run.stop_on(loop)  # where it is the waiting that ended
         raise
+    finally:
+        if calls is not None:
+            del calls.runs[run]
     if run.state == "stopped":  # which fsspec takes for a result
         raise asyncio.CancelledError
     return result

@@ -22,6 +22,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
     "landing",
     "naming",
     "probe_beside",
+    "surely",
     "temporary_beside",
     "tidied_behind",
 ]
@@ -188,6 +190,25 @@ def _abandon_at_exit() -> None:
     atexit.register(abandon)
 
 
+def surely(tidy: Callable[[], object]) -> None:
+    """Tidy up, and wait for it; Ctrl-C ends the waiting alone, as a thread does it."""
+    done: Future[None] = Future()
+
+    def tidy_up() -> None:
+        try:
+            tidy()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    try:
+        threading.Thread(target=tidy_up).start()
+    except RuntimeError:  # the interpreter ends, and no more threads begin
+        tidy_up()
+    done.result()
+
+
 def tidied_behind(tidy: Callable[[], object]) -> None:
     """Tidy up at a server that fell silent, for which nobody waits a second time."""
 
@@ -284,6 +305,9 @@ class WholeWrite(io.BufferedIOBase):
 
     def abandon(self) -> None:
         """End the write without publishing; never raises."""
+        self._end(surely)
+
+    def _end(self, tidied: Callable[[Callable[[], object]], object]) -> None:
         if self._state != "open":
             return
         self._state = "abandoned"
@@ -298,7 +322,7 @@ class WholeWrite(io.BufferedIOBase):
         elif isinstance(self._failure, TimeoutError):
             tidied_behind(self._abandon)
         else:
-            self._clean_up()
+            tidied(self._clean_up)
 
     def _clean_up(self) -> None:
         try:
@@ -392,7 +416,7 @@ class WholeWrite(io.BufferedIOBase):
             return
         if self._process == os.getpid():
             warnings.warn(f"unclosed file {self!r}: not written", ResourceWarning, stacklevel=2)
-        self.abandon()
+        self._end(lambda tidy: tidy())  # no thread can begin wherever garbage is collected
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_file":

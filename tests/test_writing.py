@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
+import signal
+import threading
 
 import fsspec.core
 import pytest
@@ -82,6 +85,22 @@ def test_ctrl_c_in_the_block_keeps_the_old(shelf):
         file.write(b"half")
         raise KeyboardInterrupt
     assert shelf.content == OLD
+
+
+def test_ctrl_c_again_ends_the_waiting_for_what_is_abandoned_and_not_that():
+    may_end, ended = threading.Event(), threading.Event()
+
+    def abandon():
+        os.kill(os.getpid(), signal.SIGINT)
+        may_end.wait(20)
+        ended.set()
+
+    writer = WholeWrite(io.BytesIO(), lambda: None, abandon, contextlib.nullcontext)
+    with pytest.raises(KeyboardInterrupt) as interrupt, writer:
+        raise KeyboardInterrupt("first")
+    assert interrupt.value.args == ()
+    may_end.set()
+    assert ended.wait(20)
 
 
 def test_text_and_its_buffer_vanish_with_the_exception(shelf):

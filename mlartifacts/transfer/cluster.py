@@ -10,6 +10,7 @@ that nobody waits for any more, as the client was interrupted, ends as by Ctrl-C
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from mlartifacts.location import may_be_shown
 from mlartifacts.transfer.moving import move
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.trees import End, File
+from mlartifacts.writing import surely
 
 __all__ = ["spread"]
 
@@ -90,7 +92,7 @@ def spread(
                 progress.file_done()
     except BaseException:
         with contextlib.suppress(Exception):  # the client may be what failed
-            client.cancel(list(waiting), force=True)
+            surely(functools.partial(client.cancel, list(waiting), force=True))
         raise
     return failures
 

@@ -361,14 +361,25 @@ class Engine:
             self._outage.fail(error, begun)
 
     def _interrupt(self, working: list[concurrent.futures.Future[None]]) -> None:
-        """End within a second, with nothing half-written."""
+        """End within a second, with nothing half-written.
+
+        Another interrupt ends the waiting, and nothing else.
+        """
+        try:
+            self._budget.stop()
+            concurrent.futures.wait(working, _LAST_SECONDS)
+        finally:
+            # By a thread from the first on, which hears of no interrupt.
+            abandoning = submit_all(Engine._abandon, [self], 1)
+        concurrent.futures.wait(abandoning, _LAST_SECONDS)
+
+    def _abandon(self) -> None:
+        """End at once what is still on its way."""
         self._budget.stop()
-        concurrent.futures.wait(working, _LAST_SECONDS)
         with self._lock:
             abandons = list(self._open)
-        # At once, and no longer: an answer may never come.
         abandoning = submit_all(lambda abandon: abandon(), abandons, len(abandons))
-        concurrent.futures.wait(abandoning, _LAST_SECONDS)
+        concurrent.futures.wait(abandoning)
 
     # ---- One file ----------------------------------------------------------------------------
 
@@ -442,16 +453,16 @@ class Engine:
         target = self._target.path(name)
         arrived = False
         copy = self._within(file, name)
-        if copy is not None:
-            with stoppable() as stop, self._abandoning(stop):
+        with self._stoppable():
+            if copy is not None:
                 copy()
-            passed(file.size)
-            made = {file.checksum.kind: file.checksum} if file.checksum else {}
-        elif file.size <= _PIECE:
-            made, arrived = self._move_small(file, target, passed, came, began)
-        else:
-            file = self._asked(file)
-            made = self._move_large(file, target, passed, began)
+                passed(file.size)
+                made = {file.checksum.kind: file.checksum} if file.checksum else {}
+            elif file.size <= _PIECE:
+                made, arrived = self._move_small(file, target, passed, came, began)
+            else:
+                file = self._asked(file)
+                made = self._move_large(file, target, passed, began)
         span = (began, time.time())
         if not self._target.is_local and (modified := self._time(file, began)) is not None:
             self._target.give_time(name, modified)
@@ -606,8 +617,9 @@ class Engine:
 
     @contextlib.contextmanager
     def _abandoning(self, abandon: Callable[[], None]) -> Iterator[None]:
-        """Have an interrupt end a write that does not hear of it by itself."""
+        """Have an interrupt end what does not hear of it by itself."""
         with self._lock:
+            self._budget.check()  # it may have been looked what there is
             self._open.add(abandon)
         try:
             yield
@@ -615,11 +627,19 @@ class Engine:
             with self._lock:
                 self._open.discard(abandon)
 
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Have an interrupt end what drivers' event loops do for this thread."""
+        with stoppable() as stop, self._abandoning(stop):
+            yield
+
     def _stream(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         block = max(self._block, _part(file.size))
-        writer = self._target.fs.open(target, "wb", block_size=block, size=file.size)
-        with self._abandoning(writer.abandon):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._stoppable())
+            writer = self._target.fs.open(target, "wb", block_size=block, size=file.size)
             try:
+                stack.enter_context(self._abandoning(writer.abandon))
                 for piece in self._pieces(file, 0):
                     hasher.update(piece)
                     writer.write(bytes(piece))

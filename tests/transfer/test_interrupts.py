@@ -57,6 +57,21 @@ for thread in threading.enumerate():
 if fsspec.asyn.loop[0] and (threads := fsspec.asyn.loop[0]._default_executor):
     threads.shutdown()
 """
+# Whoever is impatient presses Ctrl-C again, where the first has something to be waited for.
+TWICE = """
+import signal
+interrupts, once = [], threading.Condition.wait
+def twice(self, timeout=None):
+    is_main = threading.current_thread() is threading.main_thread()
+    try:
+        if is_main and len(interrupts) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return once(self, timeout)
+    except KeyboardInterrupt:
+        interrupts.append(timeout)
+        raise
+threading.Condition.wait = twice
+"""
 # Less is copied by one request, which nobody can stop.
 IN_PARTS = "from mlartifacts.stores.s3 import driver; driver._COPIED_AT_ONCE = 0"
 # Else all ranges of the file end together, and nothing of it is kept before.
@@ -173,6 +188,21 @@ def test_an_upload(
     again = mlartifacts.upload(here, wire.uri("tree"), resume=True)
     assert set(again.moved) == TREE.keys() - arrived.keys()
     assert wire.store.stored() == {f"tree/{name}": data for name, data in TREE.items()}
+
+
+@pytest.mark.parametrize("name", ["s3", "wasbs"])
+def test_an_upload_that_is_interrupted_twice(
+    name: str, line: Callable[[str], Line], interrupted: Callable[..., None], tmp_path: Path
+) -> None:
+    """The second one ends the waiting, and not what the first has begun to tidy up."""
+    wire = line(name)
+    here = plant(tmp_path / "here", TREE)
+    wire.store.seed({"tree/large": b"old"})
+    wire.bulk.drag = 0.01
+    begun = lambda: wire.bulk.bytes_to_server > len(LARGE) - 4_000_000  # noqa: E731
+    interrupted(begun, [wire.proxy], "upload", here, wire.uri("tree"), before=TWICE)
+    whole(wire.store, "tree")
+    assert wire.store.uploads() == []
 
 
 @pytest.mark.parametrize("name", ["s3", "sftp", "ftp", "hdfs"])

@@ -38,7 +38,7 @@ from mlartifacts.stores.ftp.listings import (
     parse_line,
     parse_time,
 )
-from mlartifacts.writing import temporary_beside, tidied_behind
+from mlartifacts.writing import surely, temporary_beside, tidied_behind
 
 __all__ = ["FTPFileSystem"]
 
@@ -429,7 +429,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
             tidied_behind(writer.discard)
             raise
         except BaseException:
-            writer.discard()
+            surely(writer.discard)
             raise
 
     def begin_upload(self, command: str, path: str, target: str) -> Upload:

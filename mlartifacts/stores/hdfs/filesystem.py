@@ -22,7 +22,7 @@ from mlartifacts.promises import SyncArtifactFileSystem, texts, unfit_text
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs, site
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
 from mlartifacts.uri import server_name
-from mlartifacts.writing import WholeWrite, temporary_beside
+from mlartifacts.writing import WholeWrite, surely, temporary_beside
 
 __all__ = ["HDFSArtifactFileSystem", "HDFSFileSystem"]
 
@@ -365,7 +365,7 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
             try:
                 self._copy_out(path, upload)
             except BaseException:
-                upload.discard()
+                surely(upload.discard)
                 raise
         explaining = functools.partial(self._explaining, path)
         return WholeWrite(upload, upload.close, upload.discard, explaining)
