@@ -8,10 +8,11 @@ set and the driver's own error as ``__cause__``.
 from __future__ import annotations
 
 import collections
+import contextlib
 import html
 import re
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 __all__ = [
@@ -23,12 +24,16 @@ __all__ = [
     "TransferError",
     "UnknownScheme",
     "Unresolved",
+    "chain",
     "final",
+    "hide_queries",
+    "hide_query",
     "is_final",
     "is_of_store",
     "of_store",
     "one_line",
     "printable",
+    "queries_hidden",
     "said_by",
 ]
 
@@ -50,7 +55,9 @@ _TAG = re.compile(r"<[^<>]*>")
 # Stands for the name of a file in a text, and what is replaced with it: a path, as the name's end.
 _OWN = "\0"
 _OWN_PATH = re.compile(rf"(?<![\w.-])(?:[^\s'\"{_OWN}]*/)?{_OWN}(?![\w-])")
-_QUERY = re.compile(r"(?<=://)([^\s?'\"]*)\?[^\s'\"]*")
+# The query of a URL in a text, and of one that is all of it.
+_QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_WHOLE_QUERY = re.compile(r"(https?://[^?]*)\?.*", re.IGNORECASE | re.DOTALL)
 
 
 class ArtifactError(Exception):
@@ -230,5 +237,49 @@ def said_by(answer: bytes | str) -> str:
 
 def printable(text: str) -> str:
     """Have a text command no terminal, be one line, and show no signature of a URL."""
-    text = _QUERY.sub(r"\1?...", text)
+    text = hide_queries(text)
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def hide_queries(text: str) -> str:
+    """Replace the query of every web URL in a text, which may hold a signature, by ``...``."""
+    return _QUERY.sub(r"\1?...", text)
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, list):  # of paths
+        return [_hidden(each) for each in value]
+    return hide_queries(value) if isinstance(value, str) else value
+
+
+def hide_query(path: str) -> str:
+    """Do it where a text is nothing but a web URL; any other path stays as it is."""
+    return _WHOLE_QUERY.sub(r"\1?...", path)
+
+
+@contextlib.contextmanager
+def queries_hidden() -> Iterator[None]:
+    """Hide the queries of URLs in the errors that are raised inside, and in what caused them."""
+    try:
+        yield
+    except BaseException as error:
+        for each in chain(error):
+            each.args = tuple(_hidden(value) for value in each.args)
+            if isinstance(each, OSError):
+                each.strerror = each.strerror and hide_queries(each.strerror)
+                if isinstance(each.filename, str):
+                    each.filename = hide_query(each.filename)
+        raise
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """An error and all that it came of, each once, and what a :class:`TransferError` has."""
+    found: dict[int, BaseException] = {}
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in found:
+            found[id(each)] = each
+            left += [each.__cause__, each.__context__]
+            left += each.failures.values() if isinstance(each, TransferError) else ()
+    return list(found.values())

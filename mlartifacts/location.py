@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlartifacts.errors import hide_query
 from mlartifacts.uri import redact
 
 __all__ = ["Location", "may_be_shown"]
@@ -43,7 +44,7 @@ class Location:
             f"{name}={value!r}" if may_be_shown(name, value) else f"{name}=<hidden>"
             for name, value in self.options.items()
         )
-        return f"Location({self.protocol!r}, {self.path!r}, {{{shown}}})"
+        return f"Location({self.protocol!r}, {hide_query(self.path)!r}, {{{shown}}})"
 
     def __hash__(self) -> int:
         # Options can hold what has no hash; equal locations agree in these two.

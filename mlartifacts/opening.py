@@ -8,6 +8,7 @@ from typing import Any
 from fsspec.core import OpenFile
 from fsspec.implementations.cached import LocalTempFile
 
+from mlartifacts.errors import hide_query, queries_hidden
 from mlartifacts.writing import WholeWrite
 
 __all__ = ["ArtifactFile"]
@@ -19,6 +20,10 @@ class ArtifactFile(OpenFile):  # type: ignore[misc]
     fsspec's own closes its files likewise after an exception and after a good end.
     """
 
+    def __repr__(self) -> str:
+        return f"<OpenFile {hide_query(self.path)!r}>"
+
+    @queries_hidden()
     def __enter__(self) -> Any:
         try:
             return super().__enter__()

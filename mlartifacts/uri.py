@@ -23,11 +23,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from mlartifacts import secrets
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, hide_query
 
 __all__ = [
     "ALIAS",
@@ -39,6 +39,7 @@ __all__ = [
     "redact",
     "server_name",
     "server_name_of",
+    "shown",
 ]
 
 ALIAS = "mlartifacts+"
@@ -57,7 +58,7 @@ _NO_SLASHES = re.compile(r"[^/@:]+:[^@]*@")
 PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ArtifactURI:
     """A parsed artifact URI.
 
@@ -79,7 +80,7 @@ class ArtifactURI:
     netloc: str = ""
     path: str = ""
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
 
     @property
     def host(self) -> str:
@@ -144,7 +145,10 @@ class ArtifactURI:
         return self._text(self.password)
 
     def __str__(self) -> str:
-        return self._text("***" if self.password is not None else None)
+        return hide_query(self._text("***" if self.password is not None else None))
+
+    def __repr__(self) -> str:
+        return f"ArtifactURI({str(self)!r})"
 
     def _text(self, password: str | None) -> str:
         if not self.scheme:
@@ -180,10 +184,10 @@ def parse(uri: str) -> ArtifactURI:
     if not uri:
         raise InvalidURI("The artifact URI is empty.")
     if found := CONTROL.search(uri):
-        raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
+        raise InvalidURI(f"{shown(uri)!r} has the control character {found.group()!r}.")
     match = _SCHEME.fullmatch(uri)
     if match is None and "://" in uri and _SCHEME.fullmatch(uri.lstrip()):
-        raise InvalidURI(f"{redact(uri)!r} begins with a space.")
+        raise InvalidURI(f"{shown(uri)!r} begins with a space.")
     if match is None:
         return ArtifactURI("", path=uri)
     scheme, rest = match.group(1).lower().removeprefix(ALIAS), match.group(2)
@@ -195,11 +199,11 @@ def parse(uri: str) -> ArtifactURI:
     if scheme == "file":
         path = unquote(path)
         if found := CONTROL.search(path):
-            raise InvalidURI(f"{redact(uri)!r} has the control character {found.group()!r}.")
+            raise InvalidURI(f"{shown(uri)!r} has the control character {found.group()!r}.")
     if not authority and _NO_SLASHES.match(path) and scheme not in {"", "file", "local"}:
-        raise InvalidURI(f"{redact(uri)} has a login, but no '//' before it.")
+        raise InvalidURI(f"{shown(uri)} has a login, but no '//' before it.")
     if _UNENCODED.match(authority.rpartition("@")[2]) and "@" in path:
-        raise InvalidURI(f"{redact(uri)} has a '/' in its password: percent-encode it as %2F.")
+        raise InvalidURI(f"{shown(uri)} has a '/' in its password: percent-encode it as %2F.")
     userinfo, at, netloc = authority.rpartition("@")
     user, colon, password = userinfo.partition(":")
     parsed = ArtifactURI(
@@ -249,6 +253,11 @@ def server_name_of(url: str) -> str:
     parts = urlsplit(url)
     name = server_name(parts.hostname or "", parts.port, PORTS.get(parts.scheme))
     return name + parts.path.rstrip("/")
+
+
+def shown(uri: str) -> str:
+    """A URI as messages have it: without a password, and without the query of a web URL."""
+    return hide_query(redact(uri))
 
 
 def redact(text: str) -> str:

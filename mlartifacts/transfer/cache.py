@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 from mlartifacts.access import filesystem, url_to_fs
 from mlartifacts.checksums import MD5
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, TransferError
+from mlartifacts.errors import (
+    InvalidConfig,
+    InvalidURI,
+    MissingDriver,
+    TransferError,
+    queries_hidden,
+)
 from mlartifacts.filesystems.delegating import DelegatingFileSystem
 from mlartifacts.promises import ArtifactFileSystem
 from mlartifacts.tracking.logical import split_model
@@ -33,7 +39,7 @@ from mlartifacts.transfer.state import DIRECTORY, cache_directory, hash_of, key_
 from mlartifacts.transfer.times import is_settled
 from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
 from mlartifacts.transfer.verify import verify
-from mlartifacts.uri import redact
+from mlartifacts.uri import shown
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -52,6 +58,7 @@ _TRIES = 3
 _MARGIN = 1.0
 
 
+@queries_hidden()
 def cached(
     uri: str | os.PathLike[str], *, callback: Callback | None = None, **options: Any
 ) -> Path:
@@ -191,7 +198,7 @@ def _source(
     fs, path = url_to_fs(uri, **options)
     inside_alone = means_inside(uri)
     if not isinstance(fs, ArtifactFileSystem):
-        raise InvalidURI(f"{redact(os.fspath(uri))!r} is a chain, and cannot be cached.")
+        raise InvalidURI(f"{shown(os.fspath(uri))!r} is a chain, and cannot be cached.")
     if isinstance(fs, DelegatingFileSystem) and "models" in fs.protocol:
         # A version is what it is by its place.
         fs.resolver.forget(split_model(path)[0])

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind, matching
-from mlartifacts.errors import is_final
+from mlartifacts.errors import hide_query, is_final
 from mlartifacts.promises import stoppable
 from mlartifacts.retrying import pause
 from mlartifacts.transfer.landing import Damaged, Landing, growing
@@ -356,7 +356,8 @@ class Engine:
         if not all(map(_are_in_one_store, (self._source, self._target))):
             return
         if self._outage.error is None:
-            is_of_source = getattr(error, "filename", None) == self._source.path(file.name)
+            named = hide_query(self._source.path(file.name))
+            is_of_source = getattr(error, "filename", None) == named
             self._failing = self._source if is_of_source else self._target
             self._outage.fail(error, begun)
 

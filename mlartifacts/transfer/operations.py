@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlartifacts.access import url_to_fs
-from mlartifacts.errors import InvalidURI, TransferError
+from mlartifacts.errors import InvalidURI, TransferError, queries_hidden
 from mlartifacts.transfer.cluster import spread
 from mlartifacts.transfer.leftovers import remove_leftovers
 from mlartifacts.transfer.moving import move
@@ -98,6 +98,7 @@ class Report:
         return f"Report({'dry run: ' if self.dry_run else ''}{', '.join(said)})"
 
 
+@queries_hidden()
 def upload(
     local: Place,
     uri: Place,
@@ -175,6 +176,7 @@ def upload(
     return report
 
 
+@queries_hidden()
 def download(
     uri: Place,
     local: Place | None = None,
@@ -241,6 +243,7 @@ def download(
     return Path(report.place)
 
 
+@queries_hidden()
 def copy(
     source: Place,
     target: Place,
@@ -303,6 +306,7 @@ def copy(
     return report
 
 
+@queries_hidden()
 def sync(
     source: Place,
     target: Place,
@@ -373,6 +377,7 @@ def sync(
     return report
 
 
+@queries_hidden()
 def delete(
     uri: Place,
     *,

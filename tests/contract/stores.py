@@ -154,7 +154,11 @@ class Harbour:
     async def close(self, fs: Any) -> None:
         """End what an asynchronous filesystem holds in the caller's loop."""
 
-    #: What must not be shown: parts of `env` and of `base`.
+    def signed(self, path: str) -> str:
+        """A path, or a URI, with a secret in it, where it can have one."""
+        return path
+
+    #: What must not be shown: parts of `env` and of `base`, and of what `signed` gives.
     secrets: tuple[str, ...] = ()
 
     def more_secrets(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
@@ -867,11 +871,16 @@ class Http(Folder):
         login = base64.b64encode(b"someone:pass word").decode()
         return "pass word", "pass%20word", login
 
+    secrets = ("a-signature",)
+
+    def signed(self, path: str) -> str:
+        return f"{path}?X-Amz-Credential=of/me&X-Amz-Signature=a-signature"
+
     async def close(self, fs: Any) -> None:
         await (await fs.set_session()).close()
 
     def elsewhere(self, host: str, port: int) -> Place:
-        return Place(f"http://{host}:{port}/file")
+        return Place(self.signed(f"http://{host}:{port}/file"))
 
     @property
     def rescue(self) -> dict[str, Any]:

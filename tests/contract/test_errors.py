@@ -28,7 +28,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 def assert_no_secret(error: BaseException, harbour: Harbour) -> None:
     for link in chain(error):
         for secret in harbour.secrets:
-            assert secret not in f"{link} {link!r} {link.args}", type(link)
+            assert secret not in f"{link} {link!r} {link.args} {vars(link)}", type(link)
 
 
 READS: dict[str, Callable[[Any, str], object]] = {
@@ -57,7 +57,7 @@ def test_missing_to_read(
     harbour: Harbour, fs: Any, root: str, act: Callable[[Any, str], object]
 ) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        act(fs, f"{root}/missing")
+        act(fs, harbour.signed(f"{root}/missing"))
     assert "missing" in str(caught.value.filename)
     assert caught.value.errno == errno.ENOENT
     assert_no_secret(caught.value, harbour)
@@ -69,7 +69,7 @@ def test_missing_to_change(
     harbour: Harbour, fs: Any, root: str, act: Callable[[Any, str], object]
 ) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        act(fs, f"{root}/missing")
+        act(fs, harbour.signed(f"{root}/missing"))
     assert "missing" in str(caught.value.filename)
     assert harbour.stored() == {}
     assert_no_secret(caught.value, harbour)
@@ -77,7 +77,7 @@ def test_missing_to_change(
 
 def test_missing_by_uri(harbour: Harbour) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        with mlartifacts.open(harbour.uri("missing"), **harbour.options) as file:
+        with mlartifacts.open(harbour.signed(harbour.uri("missing")), **harbour.options) as file:
             file.read()
     assert "missing" in str(caught.value.filename)
     assert_no_secret(caught.value, harbour)

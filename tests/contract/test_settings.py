@@ -21,8 +21,9 @@ def shown(harbour: Harbour, fs: Any, root: str) -> dict[str, str]:
     """Everything that is shown of a place."""
     path = f"{root}/file"
     opened = mlartifacts.open(harbour.uri("file"), **harbour.options)
-    with opened as file:
-        texts = {"repr of a file": repr(file)}
+    signed = harbour.signed(harbour.uri("file"))
+    with mlartifacts.open(signed, **harbour.options) as file:
+        texts = {"repr of a file": repr(file), "str of a file": str(file)}
     return texts | {
         "repr": repr(fs),
         "str": str(fs),
@@ -31,9 +32,9 @@ def shown(harbour: Harbour, fs: Any, root: str) -> dict[str, str]:
         "options": repr(fs.storage_options),
         "pickle": pickle.dumps(fs).decode("latin-1"),
         "pickle of a file": pickle.dumps(opened).decode("latin-1"),
-        "repr of an open file": repr(opened),
+        "repr of an open file": repr(mlartifacts.open(signed, **harbour.options)),
         "full name": str(opened.full_name),
-        "location": repr(mlartifacts.locate(harbour.uri("file"), **harbour.options)),
+        "location": repr(mlartifacts.locate(signed, **harbour.options)),
         "pickle of a location": pickle.dumps(
             mlartifacts.locate(harbour.uri("file"), **harbour.options)
         ).decode("latin-1"),
@@ -54,7 +55,7 @@ def test_no_secret_is_shown(harbour: Harbour, fs: Any, root: str) -> None:
 def test_no_secret_is_in_errors(harbour: Harbour, fs: Any, root: str) -> None:
     for act in (fs.cat_file, fs.info, fs.ls):
         with pytest.raises(FileNotFoundError) as caught:
-            act(f"{root}/missing")
+            act(harbour.signed(f"{root}/missing"))
         error: BaseException | None = caught.value
         while error is not None:
             for secret in harbour.secrets:
@@ -102,10 +103,11 @@ def test_no_secret_is_logged(
         fs.rm(f"{root}/opened")
         assert fs.cat_file(f"{root}/piped") == b"x"
     else:
-        assert fs.cat_file(f"{root}/seeded") == b"x"
+        assert fs.cat_file(harbour.signed(f"{root}/seeded")) == b"x"
+        assert fs.open(harbour.signed(f"{root}/seeded")).read() == b"x"
     assert fs.ls(root)
     with pytest.raises(FileNotFoundError):
-        fs.cat_file(f"{root}/missing")
+        fs.cat_file(harbour.signed(f"{root}/missing"))
     for secret in (*harbour.secrets, *more):
         assert not [text for text in logged if secret in text]
 

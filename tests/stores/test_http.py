@@ -6,15 +6,17 @@ import base64
 import contextlib
 import errno
 import http.server
+import pickle
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 
 import pytest
 
 import mlartifacts
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI
+from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError, chain
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import parse
 from tests.servers import reverse_proxy, tcp_proxy
@@ -359,3 +361,100 @@ def test_headers_of_a_call(url, act):
         for request in front.requests:
             assert request.headers["X-Call"] == "2"
             assert request.headers["X-All"] == "1"
+
+
+# ---- URLs that are signed ----------------------------------------------------------------
+
+SIGNED = "X-Amz-Credential=of%2Fme&X-Amz-Signature=a-signature"
+ASKING = {
+    "download": lambda uri, local: mlartifacts.download(uri, local),
+    "sync": lambda uri, local: mlartifacts.sync(uri, local),
+    "copy": lambda uri, local: mlartifacts.copy(uri, local),
+    "cached": lambda uri, local: mlartifacts.cached(uri),
+    "upload": lambda uri, local: mlartifacts.upload(__file__, uri),
+    "delete": lambda uri, local: mlartifacts.delete(uri),
+    "mv": lambda uri, local: mlartifacts.filesystem(uri).mv(uri, f"{uri}/below"),
+    "walk": lambda uri, local: list(mlartifacts.filesystem(uri).walk(uri, on_error="raise")),
+    "cat": lambda uri, local: mlartifacts.filesystem(uri).cat([uri, f"{uri}2"]),
+}
+
+
+def refused(request):
+    return reverse_proxy.Answer(403, b"a word")
+
+
+def moved(request):
+    return reverse_proxy.Answer(302, b"", {"Location": f"ftp://host/x?{SIGNED}"})
+
+
+def lost(request):
+    return reverse_proxy.Answer(302, b"", {"Location": f"http://[host/x?{SIGNED}"})
+
+
+def turning(request):
+    return reverse_proxy.Answer(302, b"", {"Location": f"{request.path}?{SIGNED}"})
+
+
+def assert_no_signature(error):
+    for each in chain(error):
+        shown = f"{each} {each!r} {each.args} {vars(each)}"
+        assert "a-signature" not in shown
+        assert "<exception str() failed>" not in "".join(traceback.format_exception(each))
+    assert b"a-signature" not in pickle.dumps(error)
+
+
+@pytest.mark.parametrize("act", ASKING.values(), ids=ASKING)
+@pytest.mark.parametrize("answer", [None, refused, moved, lost, turning])
+def test_no_signature_of_a_url_is_in_an_error(
+    static_http, url, refused_port, tmp_path, monkeypatch, act, answer, caplog
+):
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("mlartifacts.transfer.engine._WAIT", 0.01)
+    with reverse_proxy.serve(static_http.url) as proxy:
+        proxy.answer = answer
+        place = url.replace(static_http.url, proxy.url)
+        if answer is None:
+            place = f"http://{LOOPBACK}:{refused_port}/x"
+        with pytest.raises(Exception, match=".") as caught:
+            act(f"{place}?{SIGNED}", str(tmp_path / "local"))
+    assert_no_signature(caught.value)
+    assert "a-signature" not in caplog.text
+
+
+def test_no_signature_of_a_url_is_in_a_transfers_failures(static_http, url, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlartifacts.transfer.engine._WAIT", 0.01)
+    with reverse_proxy.serve(static_http.url) as proxy:
+        proxy.answer = lambda request: (
+            reverse_proxy.Answer(200, b"x") if request.method == "GET" else None
+        )
+        signed = f"{url.replace(static_http.url, proxy.url)}?{SIGNED}"
+        with pytest.raises(TransferError) as caught:
+            mlartifacts.download(signed, tmp_path / "local")
+    assert_no_signature(caught.value)
+
+
+def test_what_names_a_signed_url_opens_it(url):
+    signed = f"{url}?{SIGNED}"
+    fs, path = mlartifacts.url_to_fs(signed)
+    opened = pickle.loads(pickle.dumps(mlartifacts.open(signed)))
+    for same in (path, mlartifacts.to_url(signed), fs.unstrip_protocol(path), opened.full_name):
+        assert same == signed
+    with opened as file:
+        assert file.read() == DATA
+
+
+@pytest.mark.parametrize(
+    "uri", ["http:///?{}", "http://host:x/?{}", "http://h/\n?{}", "http://h/../?{}"]
+)
+def test_no_signature_is_in_what_is_said_of_a_bad_url(uri):
+    with pytest.raises(InvalidURI) as caught:
+        mlartifacts.open(uri.format(SIGNED))
+    assert "a-signature" not in str(caught.value)
+
+
+def test_no_signature_is_in_the_hint_to_s3():
+    fs = mlartifacts.filesystem("http")
+    with pytest.raises(OSError, match="write s3://bucket/a,") as caught:
+        fs.rm(f"https://bucket.s3.amazonaws.com/a?{SIGNED}")
+    assert "a-signature" not in str(caught.value)

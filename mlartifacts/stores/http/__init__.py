@@ -57,7 +57,7 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
 
 def s3_uri(url: str) -> str | None:
     """The ``s3://`` URI of an Amazon S3 URL; ``None`` for any other."""
-    host, _, key = url.partition("://")[2].partition("/")
+    host, _, key = url.partition("?")[0].partition("://")[2].partition("/")
     match = _S3.fullmatch(host.lower())
     if match is None:
         return None

@@ -8,25 +8,34 @@ import datetime
 import email.utils
 import errno
 import functools
+import logging
 import os
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
 from fsspec.utils import isfilelike
 
-from mlartifacts.errors import InvalidURI, one_line
+from mlartifacts.errors import (
+    InvalidURI,
+    chain,
+    hide_queries,
+    hide_query,
+    one_line,
+    queries_hidden,
+)
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.reading import UNPACKED, checked
 from mlartifacts.store import merge
 from mlartifacts.stores.http import STORE, s3_uri
-from mlartifacts.uri import redact
+from mlartifacts.uri import shown
 
 with STORE.driver():
     import aiohttp
     import yarl
     from fsspec.implementations.http import HTTPFileSystem, _file_info
+    from multidict import CIMultiDict
 
     from mlartifacts.network import with_proxy
     from mlartifacts.stores.http.files import RangedFile
@@ -78,11 +87,20 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
                 options["headers"] = {**header, **options.get("headers", {})}
         return {**options, "client_kwargs": with_proxy(client)}
 
+    @contextlib.contextmanager
+    def _explaining(self, path: Any) -> Iterator[None]:
+        with queries_hidden(), super()._explaining(path):
+            try:
+                yield
+            except Exception as error:
+                for each in chain(error):
+                    _strip(each)
+                raise
+
     def _translate(self, error: Exception, path: str) -> Exception | None:
         hint = _hint(path)
         if isinstance(error, aiohttp.ClientResponseError):
             who = self._who(error, path)
-            error.request_info = None  # type: ignore[assignment]  # it shows the login
             said = f"{who} says {error.status} {one_line(error.message)}"
             if error.status in {401, 403}:
                 return PermissionError(errno.EACCES, f"{said}{hint}", path)
@@ -116,7 +134,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             encoded: yarl.URL = super().encode_url(url)
             _ = encoded.port, (encoded.raw_host or "").encode("idna")
         except ValueError:
-            raise InvalidURI(f"{redact(url)!a} is no URL that names a valid host.") from None
+            raise InvalidURI(f"{shown(url)!a} is no URL that names a valid host.") from None
         return encoded
 
     async def _info(self, url: str, **kwargs: Any) -> dict[str, Any]:
@@ -244,7 +262,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         try:
             await super()._get_file(rpath, lpath, **merge(self.kwargs, kwargs))
         except IsADirectoryError as error:
-            if error.filename != rpath or isfilelike(lpath):
+            if error.filename not in {rpath, hide_query(rpath)} or isfilelike(lpath):
                 raise
             os.makedirs(lpath, exist_ok=True)
 
@@ -351,6 +369,11 @@ class _File(RangedFile):
         super().__init__(fs, path, size, info.get("ETag"), **own)
         self.details = {**info, "size": self.size}
 
+    def __repr__(self) -> str:
+        return hide_queries(super().__repr__())
+
+    __str__ = __repr__
+
     @contextlib.asynccontextmanager
     async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         session = await self.fs.set_session()
@@ -375,6 +398,33 @@ async def _text(response: aiohttp.ClientResponse, url: str) -> str:
     elif packing != "identity":
         raise OSError(errno.EBADMSG, f"the server's page is packed by {packing}", url)
     return data.decode(response.charset or "utf-8", "replace")
+
+
+def _strip(error: BaseException) -> None:
+    """Take from an error of aiohttp what it shows of requests: logins, and URLs' queries."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        if error.request_info:
+            url, method = error.request_info.real_url.with_query(None), error.request_info.method
+            # As a dict: some libraries pickle the causes of errors, and no proxy of one can be.
+            headers: Any = CIMultiDict()
+            error.request_info = aiohttp.RequestInfo(url, method, headers, url)
+        error.history, error.headers = (), None
+        error.args = (error.request_info, ())
+    elif isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        # Where the server redirects to.
+        there = str(error.args[0]).partition("?")[0]
+        error.args = (there, *error.args[1:])
+        if isinstance(error, aiohttp.InvalidURL):
+            error._url = there
+
+
+def _log_no_queries(record: logging.LogRecord) -> bool:
+    record.msg, record.args = hide_queries(record.getMessage()), None
+    return True
+
+
+# The driver writes down the URLs that it asks for.
+logging.getLogger("fsspec.http").addFilter(_log_no_queries)
 
 
 def _for_origin(url: str, headers: dict[str, str]) -> Any:
