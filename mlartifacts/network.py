@@ -76,17 +76,49 @@ def with_proxy(session: dict[str, Any]) -> dict[str, Any]:
     return {**session, "middlewares": (*session.get("middlewares", ()), _by_proxy)}
 
 
-def sockets(timeout: float) -> Callable[[Any], socket.socket]:
+class _Heard(socket.socket):
+    """A socket that says when something came."""
+
+    hear: Callable[[], None]
+
+    def recv(self, *args: Any) -> bytes:
+        data = super().recv(*args)
+        if data:
+            self.hear()
+        return data
+
+    def recv_into(self, *args: Any) -> int:
+        size = super().recv_into(*args)
+        if size:
+            self.hear()
+        return size
+
+
+def sockets(
+    timeout: float, hear: Callable[[], None] | None = None
+) -> Callable[[Any], socket.socket]:
     """Make sockets that end an upload which the server does not take.
 
     aiohttp has timeouts for connecting and reading alone. Its wait for an answer begins once the
     system has taken the body, so that the system must not take much more than it has sent: a slow
     line is not silent. Other systems than Linux wait.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds.
+    hear : callable, optional
+        Called whenever something comes, where the event loop reads by the sockets' own methods, as
+        asyncio's does on all systems but Windows.
     """
 
     def make(address: Any) -> socket.socket:
         family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
+        if hear is None:
+            made = socket.socket(family, kind, protocol)
+        else:
+            made = _Heard(family, kind, protocol)
+            made.hear = hear
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)

@@ -933,6 +933,27 @@ def test_a_broken_answer_is_read_on_where_it_broke(moto_server, fs, bucket):
             assert proxy.bytes_to_client < 10 * 2**20  # not all of it again
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda fs, at, here: fs.find(at),
+        lambda fs, at, here: mlartifacts.delete(f"s3://{at}", dry_run=True),
+        lambda fs, at, here: mlartifacts.download(f"s3://{at}", here, exclude="*"),
+    ],
+    ids="find delete download".split(),
+)
+def test_a_listing_on_a_slow_line_is_no_silence(
+    moto_server, fs, bucket, monkeypatch, tmp_path, act
+):
+    fs.pipe({f"{bucket}/{number}{'x' * 900}": b"" for number in range(110)})
+    monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")
+    with tcp_proxy.proxied(moto_server.url) as proxy:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", proxy.url)
+        proxy.rate = 100_000
+        act(mlartifacts.filesystem("s3"), bucket, tmp_path)
+        assert proxy.bytes_to_client > proxy.rate  # more than comes in the time
+
+
 def test_an_answer_that_stops_is_a_timeout(moto_server, fs, bucket, monkeypatch):
     fs.pipe_file(f"{bucket}/x", b"x" * 30 * 2**20)
     monkeypatch.setenv("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", "1")

@@ -58,13 +58,17 @@ class Silence:
     """
 
     def __init__(self) -> None:
-        self._answered = -math.inf
+        self._heard = -math.inf
         # When they began, and which of them are ended.
         self._going: dict[asyncio.Task[Any], float] = {}
         self._ended: set[asyncio.Task[Any]] = set()
 
+    def hear(self) -> None:
+        """Say that something came from the server."""
+        self._heard = asyncio.get_running_loop().time()
+
     async def ending(self, asking: Awaitable[T], allowed: float | None) -> T:
-        """Wait for a request as long as the server answers it, or others.
+        """Wait for a request as long as something comes, of its answer or of others.
 
         Parameters
         ----------
@@ -81,7 +85,7 @@ class Silence:
 
         def look() -> None:
             nonlocal timer
-            now, end = loop.time(), max(self._going[task], self._answered) + allowed
+            now, end = loop.time(), max(self._going[task], self._heard) + allowed
             if now < end:
                 timer = loop.call_at(end, look)
                 return
@@ -97,13 +101,13 @@ class Silence:
                 raise
             raise Hung("no answer in time") from None
         except ClientError:
-            self._answered = loop.time()
+            self.hear()
             raise
         finally:
             timer.cancel()
             del self._going[task]
             self._ended.discard(task)
-        self._answered = loop.time()
+        self.hear()
         return answer
 
 

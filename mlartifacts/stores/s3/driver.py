@@ -80,13 +80,13 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         hide_secrets()
+        self._silence = Silence()
         super().__init__(*args, **kwargs)
         #: Answers that wait to be read on, the longest waiting first.
         self.waiting: dict[Ranges, None] = {}
         self._expecting_nothing: Any = None
         #: Whether the server redirected to another, which this follows with a body, too.
         self.is_redirected = threading.Event()
-        self._silence = Silence()
 
     def split_path(self, path: str) -> tuple[str, str, str | None]:
         """Bucket, key and version; ``?versionId=`` is part of the name unless `version_aware`."""
@@ -106,7 +106,8 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         config: dict[str, Any] = super()._prepare_config_kwargs()
         if config["read_timeout"] is not None:
             connector = config.setdefault("connector_args", {})
-            connector.setdefault("socket_factory", sockets(config["read_timeout"]))
+            made = sockets(config["read_timeout"], self._silence.hear)
+            connector.setdefault("socket_factory", made)
         return config
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
