@@ -135,7 +135,8 @@ def upload(
     resume : bool, default False
         Do not move again what is there already.
     dry_run : bool, default False
-        Move nothing, and say what would be moved.
+        Move nothing, and say what would be moved; what stands in its way is raised as it would be,
+        but behind MLflow's server, which does not say whether it keeps files in directories.
     callback : fsspec.callbacks.Callback, optional
         Hears of bytes. Without one, what takes longer than half a second shows a bar on terminals
         and in notebooks, where tqdm is installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is
@@ -571,14 +572,17 @@ def _transfer(
     place = target.root if target.is_local else str(target)
     skipped = tuple(sorted(file.name for file in plan.skipped))
     cleared: list[str] = []
-    if delete and is_directory and not (dry_run or failures or target.holds_keys):
+    emptied: set[str] = set()
+    if delete and is_directory and not (failures or target.holds_keys):
         listed: Mapping[str, File] = {} if target.is_local else there
         if target.is_local:
             with contextlib.suppress(OSError):  # told once all was copied
                 listed = target.own()
         new = {file.name for file in plan.moves} - there.keys()
         extra = _extra(target, listed, paths, {*files})
-        cleared = _clear_way(source, target, new, extra, listed, skipped)
+        cleared, emptied = _clear_way(source, target, new, extra, listed, skipped, dry_run)
+    if dry_run and target.has_directories:
+        failures |= _obstructed(target, [file.name for file in plan.moves], {*cleared, *emptied})
     if not dry_run and plan.moves:
         brought: dict[str, Brought] = {}
         try:
@@ -610,18 +614,68 @@ def _clear_way(
     extra: list[str],
     there: Mapping[str, File],
     kept: Collection[str],
-) -> list[str]:
-    """Delete what of the target stands where something new is to be, and say what that was.
+    dry_run: bool,
+) -> tuple[list[str], set[str]]:
+    """Delete what of the target stands where something new is to be, and say what that was, or is.
 
-    That is a file where a directory must be, and what is in a directory where a file must be.
+    That is a file where a directory must be, and what is in a directory where a file must be; and
+    those of such directories that go.
     """
     needed = {above for name in new for above in parents(name)}
     taken = target.directories(new)
     doomed = [name for name in extra if name in needed or taken & {*parents(name)}]
-    doomed = _remove_extra(source, target, doomed, there, kept)
+    doomed = _remove_extra(source, target, doomed, there, kept, dry_run)
+    if dry_run:
+        staying = {above for name in there.keys() - {*doomed} for above in parents(name)}
+        linked = {above for link in target.links for above in parents(link)}
+        return doomed, {n for n in taken - staying - linked if not _has_links(target, n)}
     for name in taken:
         remove_empty(target, name)
-    return doomed
+    return doomed, taken
+
+
+def _has_links(end: End, folder: str) -> bool:
+    """Whether there are links to directories in a local one, which therefore stays."""
+    return end.is_local and any(
+        os.path.islink(os.path.join(above, each))
+        for above, folders, _ in os.walk(end.path(folder))
+        for each in folders
+    )
+
+
+def _obstructed(target: End, names: list[str], cleared: Collection[str]) -> dict[str, Exception]:
+    """What each of some files would meet that is to be where a directory is, or in a file."""
+    kinds = {n: kind for n, kind in _kinds(target, names).items() if n not in cleared}
+    failures: dict[str, Exception] = {}
+    for name in names:
+        path = target.path(name)
+        if kinds.get(name) == "directory":
+            failures[name] = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        elif any(kinds.get(each) == "file" for each in [*parents(name), ""] if each != name):
+            failures[name] = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    return failures
+
+
+def _kinds(end: End, names: Collection[str]) -> dict[str, str]:
+    """What is at some names, and above them: a file or a directory, or what a link leads to."""
+    above = {"", *(folder for name in names for folder in parents(name))}
+    known = {end.path(name): name for name in {*names, *above}}
+    found: dict[str, str] = {}
+    level = [""]
+    while level:
+        paths = [end.path(folder) for folder in level]
+        asked = submit_all(lambda path: end.fs.ls(path, detail=True), paths, _ASKED_AT_ONCE)
+        level = []
+        for answer in asked:
+            # There is nothing, or a file above all of them, or who writes may not look.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                for each in answer.result():
+                    name = known.get(each["name"].rstrip("/"))
+                    if name is not None:
+                        found[name] = each["type"]
+                        if each["type"] == "directory" and name and name in above:
+                            level.append(name)
+    return found
 
 
 def _told_what_stands(target: End, failures: Mapping[str, Exception]) -> dict[str, Exception]:

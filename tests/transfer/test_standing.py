@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,41 @@ def test_nothing_is_deleted_unless_it_is_asked_for(name: str, opened: Opened, he
         assert "'b/in/it'" in str(failed["b/in/it"])
         assert str(failed["b/in/it"]).endswith("/b'")
     assert store.stored() == {**OTHER, "c": b"c"}
+
+
+@pytest.mark.parametrize("name", sorted({*DIRECTORIES} - {"mlflow-artifacts"}))
+def test_a_dry_run_fails_as_the_transfer_would(name: str, opened: Opened, here: Path) -> None:
+    """Also for a directory in which there is nothing, and a target that is a file."""
+    store: Any = opened(name)
+    fs, root = mlartifacts.url_to_fs(store.uri())
+    store.seed({**OTHER, "file": b"?"})
+    fs.makedirs(f"{root}/empty")
+    plant(here, {"empty": b"?", "deep/new": b"?"})
+    uri, before = store.uri(), store.stored()
+    patterns = {"delete": True, "exclude": ["2", "b"]}
+    acts: list[Callable[[bool], object]] = [
+        lambda dry: mlartifacts.sync(here, uri, dry_run=dry),
+        lambda dry: mlartifacts.copy(here, uri, dry_run=dry, overwrite="never"),
+        lambda dry: mlartifacts.upload(here, uri, dry_run=dry),
+        lambda dry: mlartifacts.upload(here, store.uri("file"), dry_run=dry),
+        lambda dry: mlartifacts.sync(here, uri, dry_run=dry, **patterns),
+    ]
+    if name == "local":
+        acts.append(lambda dry: mlartifacts.download(here, store.folder, dry_run=dry))
+    for act in acts:
+        with pytest.raises(TransferError) as caught:
+            act(True)
+        assert store.stored() == before
+        with pytest.raises(TransferError, match=re.escape(str(caught.value))) as raised:
+            act(False)
+        told = [{n: str(e) for n, e in each.value.failures.items()} for each in (caught, raised)]
+        assert told[0] == told[1]
+        before = store.stored()
+    assert mlartifacts.sync(here, uri, delete=True, dry_run=True).deleted == (
+        *("a/2", "b", "file", "kept"),
+    )
+    mlartifacts.sync(here, uri, delete=True)
+    assert store.stored() == found(here)
 
 
 @pytest.mark.parametrize("name", DIRECTORIES)
