@@ -301,6 +301,31 @@ def test_a_download_from_a_server_that_goes(
     assert arrived.items() <= tree_of(wire).items()
 
 
+@pytest.mark.parametrize(
+    ("name", "received"),
+    [("s3", 20), ("wasbs", 20), ("sftp", 20), ("ftp", 20), ("ftp", 300), ("ftp", 500)],
+)
+def test_a_connection_is_lost_in_the_listing(
+    name: str, received: int, line: Callable[[str], Line], impatient: None, tmp_path: Path
+) -> None:
+    wire = line(name)
+    here = plant(tmp_path / "here", {f"{number}": b"x" for number in range(3)})
+    mlartifacts.upload(here, wire.uri("tree"))
+
+    def lose() -> None:
+        wire.proxy.cut()
+        wire.proxy.reset()
+        wire.proxy.cut_after = received
+
+    lose()
+    mlartifacts.download(wire.uri("tree"), tmp_path / "there")
+    assert wire.proxy.cuts == 1
+    assert found(tmp_path / "there") == found(here)
+    lose()
+    mlartifacts.delete(wire.uri("tree"))
+    assert stored(wire.store) == {}
+
+
 # ---- A server that falls silent ----------------------------------------------------------
 
 

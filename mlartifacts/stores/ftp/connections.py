@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
+from mlartifacts.retrying import pause
+
 __all__ = [
     "AT_ONCE",
     "Connection",
@@ -34,6 +36,7 @@ __all__ = [
     "dropped",
     "is_crowded",
     "is_cut_off",
+    "is_lost",
     "reply",
 ]
 
@@ -50,6 +53,9 @@ _KEPT_SECONDS = 240.0
 _PROBE_SECONDS = 5.0
 # How long a server without a free session is asked again, if none of its sessions are ours.
 _PATIENCE_SECONDS = 10.0
+# How often a connection may be lost in what can be done twice, and seconds before a second try.
+_TRIES = 4
+_PAUSE = 0.2
 # A socket's timeout covers a whole ``sendall``, so one call must not carry much.
 _SEND_BYTES = 2**18
 
@@ -426,8 +432,8 @@ class ConnectionPool:
         exchange : callable
             Sends commands and reads their replies on the connection that it is given.
         repeatable : bool
-            Whether it may run again when a connection that had been idle dies under it.
-            Otherwise it does so only if the server had not answered at all.
+            Whether it may run again when its connection is lost. Otherwise it does so only if that
+            had been idle, and the server had not answered at all.
         """
         with self._slots:
             connection, result = self._exchange(exchange, repeatable)
@@ -488,6 +494,7 @@ class ConnectionPool:
         self, exchange: Callable[[Connection], T], repeatable: bool
     ) -> tuple[Connection, T]:
         crowded_since: float | None = None
+        tries = 0
         while True:
             connection = self._borrow(probe=not repeatable)
             try:
@@ -497,6 +504,9 @@ class ConnectionPool:
                 self.give_back(connection, clean=_is_complete_reply(error))
                 if died_idle and dropped(error):
                     continue  # with another; in the end with one that was never idle
+                if repeatable and is_lost(error) and (tries := tries + 1) < _TRIES:
+                    time.sleep(pause(_PAUSE, tries))
+                    continue
                 if not is_crowded(error):
                     raise
                 # No data connection can be had: those that idle have to go, ours among them.
@@ -507,6 +517,7 @@ class ConnectionPool:
 
     def _borrow(self, *, probe: bool) -> Connection:
         crowded_since: float | None = None
+        tries = 0
         while True:
             connection = self._take_idle(probe=probe)
             if connection is not None:
@@ -517,6 +528,11 @@ class ConnectionPool:
                 crowded_since = crowded_since or time.monotonic()
                 if not is_crowded(refusal) or not self._make_room(crowded_since):
                     raise
+            except Exception as error:
+                tries += 1
+                if tries == _TRIES or not is_lost(error):
+                    raise
+                time.sleep(pause(_PAUSE, tries))
 
     def _make_room(self, since: float) -> bool:
         """Wait for a session where the server has no more; whether it is worth another try."""
@@ -592,10 +608,18 @@ def reply(error: BaseException) -> str:
 def dropped(error: BaseException) -> bool:
     """Whether an error says that the connection is gone, or out of step with its replies."""
     return (
-        isinstance(error, EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        is_lost(error)
+        or isinstance(error, ConnectionRefusedError)
         or reply(error) == "421"
         or isinstance(error, ftplib.error_reply | ftplib.error_proto)
-        or is_cut_off(error)
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a connection that there was is gone."""
+    lost = EOFError | ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError
+    return is_cut_off(error) or (
+        isinstance(error, lost) and not isinstance(error, ConnectionRefusedError)
     )
 
 
