@@ -55,6 +55,10 @@ _TAG = re.compile(r"<[^<>]*>")
 # Stands for the name of a file in a text, and what is replaced with it: a path, as the name's end.
 _OWN = "\0"
 _OWN_PATH = re.compile(rf"(?<![\w.-])(?:[^\s'\"{_OWN}]*/)?{_OWN}(?![\w-])")
+# An id, an address, a port: a word with a digit.
+_WORD = re.compile(r"[\w-]+")
+_DIGIT = re.compile(r"\d")
+
 # The query of a URL in a text, and of one that is all of it.
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _WHOLE_QUERY = re.compile(r"(https?://[^?]*)\?.*", re.IGNORECASE | re.DOTALL)
@@ -156,7 +160,10 @@ def is_of_store(error: BaseException) -> bool:
 
 
 def _summary(failures: Mapping[str, BaseException], done: str) -> str:
-    alike = sorted(_alike(failures).items(), key=lambda each: -len(each[1]))
+    found = _alike(failures)
+    if len(found) > _CAUSES + 1:
+        found = _but_for_ids(found, failures)
+    alike = sorted(found.items(), key=lambda each: -len(each[1]))
     if len(failures) == 1:
         [(cause, [name])] = alike
         return f"{_named(name, failures)} was not {done}: {one_line(cause)}"
@@ -190,6 +197,19 @@ def _alike(failures: Mapping[str, BaseException]) -> dict[str, list[str]]:
     return found
 
 
+def _but_for_ids(
+    found: Mapping[str, list[str]], failures: Mapping[str, BaseException]
+) -> dict[str, list[str]]:
+    """The same, but causes that differ by ids alone are one, which the first of them tells."""
+    together: dict[object, tuple[str, list[str]]] = {}
+    for cause, names in found.items():
+        error = failures[names[0]]
+        bare = _WORD.sub(lambda word: "#" if _DIGIT.search(word[0]) else word[0], cause)
+        like = (bare, type(error), getattr(error, "errno", None))
+        together.setdefault(like, (cause, []))[1].extend(names)
+    return {cause: sorted(names) for cause, names in together.values()}
+
+
 def _cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -201,7 +221,10 @@ def _cause(error: BaseException) -> str:
 
 def _without(cause: str, name: str, error: BaseException) -> str:
     """What is said of a file without its own name, or a path or URL that ends with that."""
-    for own in (str(getattr(error, "filename", None) or name), name, quote(name, errors="replace")):
+    about = str(getattr(error, "filename", None) or name)
+    # An error may be about another file, which is in the way.
+    own_names = (about if about.endswith(name) else "", name, quote(name, errors="replace"))
+    for own in own_names:
         if own and own in cause:
             cause = _OWN_PATH.sub("...", cause.replace(own, _OWN)).replace(_OWN, own)
     return cause

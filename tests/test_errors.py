@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from string import ascii_lowercase
 
 import pytest
 
@@ -88,12 +89,43 @@ def test_causes_that_differ_by_the_own_name_alone_are_one(texts, said):
 
 
 def test_transfer_error_is_short():
-    many = {f"{n}{'x' * 500}": OSError(f"{n}{'y' * 5000}") for n in range(1000)}
+    names = [f"{one}{other}" for one in ascii_lowercase for other in ascii_lowercase]
+    many = {f"{name}{'x' * 500}": OSError(f"{name}{'y' * 5000}") for name in names}
     said = str(errors.TransferError(many))
     assert len(said) < 3000
-    assert said.endswith("\n  and 994 files for 994 other causes")
+    assert said.endswith("\n  and 670 files for 670 other causes")
     seven = {str(n): OSError(f"cause {n}") for n in range(7)}
     assert "other causes" not in str(errors.TransferError(seven))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no answer to request {}", "10.0.0.{}:{} is down", "id {:08x}-f00d", "not {}: ask {:05X}Z"],
+)
+def test_many_causes_that_differ_by_an_id_alone_are_one(text):
+    failures = {f"f{n:04}": OSError(text.format(n, n)) for n in range(5000)}
+    failures |= {
+        f"g{n:04}": PermissionError(errno.EACCES, text.format(n, n)) for n in range(6000, 6009)
+    }
+    assert str(errors.TransferError(failures)).splitlines() == [
+        "5009 files were not transferred:",
+        f"  {text.format(0, 0)} (5000 files: f0000, f0001, f0002, and 4997 more)",
+        f"  {text.format(6000, 6000)} (9 files: g6000, g6001, g6002, and 6 more)",
+    ]
+    few = {f"f{n}": OSError(text.format(n, n)) for n in range(3)}
+    assert len(str(errors.TransferError(few)).splitlines()) == 4
+
+
+def test_what_a_cause_names_besides_the_file_is_said():
+    failures = {
+        f"{folder}/f": NotADirectoryError(errno.ENOTDIR, f"'x/{folder}' is a file", f"x/{folder}")
+        for folder in ("d0", "d1")
+    }
+    assert str(errors.TransferError(failures)).splitlines() == [
+        "2 files were not transferred:",
+        "  'x/d0' is a file (d0/f)",
+        "  'x/d1' is a file (d1/f)",
+    ]
 
 
 def test_transfer_error_commands_no_terminal():

@@ -692,7 +692,8 @@ def _told_what_stands(target: End, failures: Mapping[str, Exception]) -> dict[st
         if isinstance(error, NotADirectoryError):
             file = next(filter(is_file, [*parents(name), ""]), None)
             if file is not None:
-                reason = f"the directory of {name!r} cannot be made: a file is there"
+                standing = file or target.name
+                reason = f"a file is there, where a directory must be: {standing!r}"
                 told[name] = NotADirectoryError(errno.ENOTDIR, reason, target.path(file))
                 told[name].__cause__ = error
     return told

@@ -425,10 +425,11 @@ def test_what_stands_in_the_way_and_a_link_leads_to(
     there.chmod(0o777)
     (there / "x").rename(there / "d")
     put_a_link(there / "x", "d")
-    plant(here, {"d/new": b"2"})
-    with pytest.raises(TransferError, match="a file is there") as caught:
+    plant(here, {"d/new": b"2", "d/newer": b"2"})
+    said = r"not copied: a file is there, where a directory must be: 'd' \(d/new, d/newer\)"
+    with pytest.raises(TransferError, match=said) as caught:
         mlartifacts.sync(here, store.uri("t"), delete=True)
-    assert caught.value.failures.keys() == {"d/new"}
+    assert caught.value.failures.keys() == {"d/new", "d/newer"}
     assert found(there) == {"x": b"1", "d": b"1"}
 
 
