@@ -455,12 +455,18 @@ LINKED = {
 }
 
 
-@pytest.mark.parametrize("case", LINKED)
-@pytest.mark.parametrize("name", ["local", "sftp", "ftp", "vsftpd", "runs-local"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        (name, case)
+        for name in ("local", "sftp", "ftp", "vsftpd", "runs-local")
+        for case in LINKED
+        # pyftpdlib lists no link that leads nowhere.
+        if (name, case) != ("ftp", "nothing yet")
+    ],
+)
 def test_two_names_for_one_file(name: str, case: str, opened: Opened, tmp_path: Path) -> None:
     """Nothing is moved: neither was to be lost, and each next sync would bring the other one."""
-    if (name, case) == ("ftp", "nothing yet"):
-        pytest.skip("the server lists no link that leads nowhere")
     store: Any = opened(name)
     there, links, files = LINKED[case]
     store.seed({f"t/{each}": data for each, data in there.items()})
