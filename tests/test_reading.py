@@ -90,8 +90,13 @@ def test_nothing_beyond_the_end(cache, store):
 
 
 def test_a_short_answer_is_an_error():
-    fetch = checked(lambda start, end: b"abc", "bucket/key", contextlib.nullcontext)
+    fetch = checked(lambda start, end: b"abc", "bucket/key", 9, contextlib.nullcontext)
     with pytest.raises(OSError, match="short read: 3 bytes for 0-4") as caught:
         fetch(0, 4)
     assert caught.value.filename == "bucket/key"
     assert fetch(0, 3) == b"abc"
+    short = checked(
+        lambda start, end: b"abcdef"[start:end], "bucket/key", 6, contextlib.nullcontext
+    )
+    assert short(4, 9) == b"ef"
+    assert short(7, 9) == b""
