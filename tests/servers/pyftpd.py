@@ -187,13 +187,18 @@ def serve(
     server = Ftp(LOOPBACK, ftpd.socket.getsockname()[1], root, ca=issued.ca if issued else None)
     ftpd._exit = threading.Event()
     ftpd.max_cons = max_connections
-    thread = threading.Thread(
-        target=ftpd.serve_forever, kwargs={"timeout": 0.05, "handle_exit": False}, daemon=True
-    )
+    ended = threading.Event()
+
+    def serve_until_ended() -> None:
+        while not ended.is_set():
+            ftpd.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+        ftpd.close_all()  # not by another thread: this one may be polling what that closes
+
+    thread = threading.Thread(target=serve_until_ended, daemon=True)
     thread.start()
     try:
         wait_until(lambda: answers(server.port), "pyftpdlib")
         yield server
     finally:
-        ftpd.close_all()
+        ended.set()
         thread.join(10)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import vsftpd
 from tests.servers.fixtures import started
 from tests.servers.process import (
     LOOPBACK,
@@ -128,6 +129,15 @@ def test_starts_on_another_port_where_one_is_taken(tmp_path: Path) -> None:
             assert port != taken.getsockname()[1]
             socket.create_connection((LOOPBACK, port), timeout=5).close()
     assert len(set(asked)) == len(asked) >= 2
+
+
+def test_vsftpd_starts_on_another_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that its port is taken where a client would hear it."""
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr(vsftpd, "any_port", lambda: ports.pop() if ports else any_port())
+        with started(vsftpd.serve(tmp_path), "vsftpd") as server:
+            assert server.port != taken.getsockname()[1]
 
 
 def test_gives_up_where_all_ports_are_taken(tmp_path: Path) -> None:

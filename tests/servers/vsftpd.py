@@ -93,7 +93,9 @@ idle_session_timeout={idle_timeout}
 xferlog_enable=NO
 """
     )
-    # vsftpd reads only what its user owns, and wants no other argument.
-    with running([program, config], directory / "vsftpd.log", env=base_env()) as process:
+    # vsftpd reads only what its user owns, and wants no other argument. It says why it cannot start
+    # on its standard input, where a client would be.
+    command = ["/bin/sh", "-c", 'exec "$@" 0>&1', "sh", program, config]
+    with running(command, directory / "vsftpd.log", env=base_env()) as process:
         process.wait_for_port(port, lambda: answers(port))
         yield Vsftpd(LOOPBACK, port, root, prefix="" if is_root else str(root))

@@ -186,7 +186,10 @@ def test_an_upload(
     assert wire.store.uploads() == []
     wire.bulk.delay = wire.bulk.drag = 0
     again = mlartifacts.upload(here, wire.uri("tree"), resume=True)
-    assert set(again.moved) == TREE.keys() - arrived.keys()
+    # What arrived is left alone, unless the interrupt came between its name and its time.
+    missing = TREE.keys() - arrived.keys()
+    dated = set() if name in {"sftp", "ftp", "hdfs"} else arrived.keys()
+    assert missing <= set(again.moved) <= TREE.keys() - dated
     assert wire.store.stored() == {f"tree/{name}": data for name, data in TREE.items()}
 
 
