@@ -6,6 +6,7 @@ import collections
 import contextlib
 import datetime
 import errno
+import gc
 import math
 import os
 import re
@@ -665,3 +666,16 @@ def test_an_upload_that_is_too_large_for_a_proxy(
     assert len({request.path for request in refused}) == len(refused)  # and none again
     assert store.stored() == below({**TREE, large: OLD[large]})
     assert not store.uploads()
+
+
+def test_an_sftp_connection_that_is_lost_and_mended_is_not_talked_about(
+    line: Callable[[str], Line], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits any more for the parts of a write that broke off, nor are they sent."""
+    wire, tree = line("sftp"), {"large": b"x" * 21 * 2**20, "small": b"s"}
+    wire.bulk.cut_after_sent = 9_000_000
+    mlartifacts.upload(plant(tmp_path / "here", tree), wire.uri("tree"))
+    assert wire.bulk.cuts == 1
+    assert wire.store.stored() == {f"tree/{name}": data for name, data in tree.items()}
+    gc.collect()  # with a task whose error nobody took
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

@@ -209,6 +209,33 @@ def test_an_upload_that_is_interrupted_twice(
     assert wire.store.uploads() == []
 
 
+@pytest.mark.parametrize("small", [0, 40])
+def test_nothing_that_waits_for_an_sftp_server_is_sent_any_more(
+    small: int, line: Callable[[str], Line], interrupted: Callable[..., None], tmp_path: Path
+) -> None:
+    """All share one connection, where they wait for each other: it goes, and with it the queue."""
+    wire = line("sftp")
+    tree = {"large": LARGE} | {f"{number:02}": b"x" * 3000 for number in range(small)}
+    here = plant(tmp_path / "here", tree)
+    wire.bulk.drag = 0.01
+    passed: list[int] = []
+
+    def begun() -> bool:
+        passed.append(wire.bulk.bytes_to_server)
+        return passed[-1] > 5_000_000
+
+    interrupted(
+        begun,
+        [wire.proxy],
+        "upload",
+        here,
+        wire.uri("tree"),
+        removed=lambda: not any(map(is_temporary, wire.store.stored())),
+    )
+    assert wire.bulk.bytes_to_server - passed[-1] < 1_000_000
+    assert {f"tree/{name}": data for name, data in tree.items()}.items() >= wire.store.stored().items()
+
+
 @pytest.mark.parametrize("name", ["s3", "sftp", "ftp", "hdfs"])
 def test_a_download(
     name: str, line: Callable[[str], Line], interrupted: Callable[..., None], tmp_path: Path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import errno
@@ -10,6 +12,8 @@ import math
 import os
 import random
 import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +25,7 @@ from mlartifacts.errors import ArtifactError, InvalidConfig
 from mlartifacts.stores.sftp import host_of
 from mlartifacts.uri import parse
 
-__all__ = ["LOST", "Channels", "Connections", "alone", "explanation"]
+__all__ = ["LOST", "Channels", "Connections", "alone", "explanation", "seen"]
 
 #: What an operation raises when the connection beneath it is gone.
 LOST = (
@@ -99,6 +103,21 @@ class Channels(SFTPSoftChannelPool):  # type: ignore[misc]
             log(*packet)
 
         handler.log_received_packet = heard
+        handler.read, handler.write = _noted(handler.read), _noted(handler.write)
+
+
+def _noted(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Take note of how a task ends that asks: asyncssh's own, which cut a read or a write in parts.
+
+    It loses them where that is cancelled.
+    """
+
+    async def noted(*args: Any) -> Any:
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(seen)
+        return await ask(*args)
+
+    return noted
 
 
 class _Session(NamedTuple):
@@ -159,6 +178,8 @@ class Connections:
         except LOST:
             self._forget(session)
             self.refuse_silence()
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from None
         session = await self._connected()
         try:
             async with _channel(session.pool) as channel:
@@ -193,8 +214,7 @@ class Connections:
             return task.result()
         finally:
             if not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=_CANCELLING_SECONDS)
+                await _cancelled(task)
 
     @property
     def is_silent(self) -> bool:
@@ -232,6 +252,30 @@ class Connections:
         options = await _configured(self.host, self._arguments, None)
         return options.host, options.port
 
+    async def unless_cancelled(self, work: Awaitable[Any]) -> Any:
+        """Wait for a write; where that is cancelled, nothing that waits here is sent any more.
+
+        A request cannot be taken back, so that the connection goes where there is one. What others
+        do by it is done again on the next one, as after any loss.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._drop_queued()
+            await _cancelled(task)
+            raise
+
+    def _drop_queued(self) -> None:
+        session = self._session
+        if session is None or not _queued(session.client):
+            return
+        if (own := session.client.get_extra_info("socket")) is not None:
+            # What the system has is dropped, too.
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._heard_before, self._session = self._heard, None
+        session.client.abort()
+
     def close(self) -> None:
         """Hang up; to be called from any thread, and never waits."""
         loop = self._loop
@@ -259,7 +303,7 @@ class Connections:
             self._loop = asyncio.get_running_loop()
             self._connecting = self._loop.create_task(self._connect())
             # All who waited may be gone when it fails.
-            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._connecting.add_done_callback(seen)
         # Everybody waits for one attempt, and nobody's cancelling ends it for the others.
         return await asyncio.shield(self._connecting)
 
@@ -280,6 +324,38 @@ class Connections:
         if self._session is session:
             self._heard_before, self._session = self._heard, None
         session.client.close()
+
+
+async def _cancelled(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, and wait a moment for its end."""
+    task.cancel()
+    task.add_done_callback(seen)
+    await asyncio.wait([task], timeout=_CANCELLING_SECONDS)
+
+
+def seen(task: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
+    """Take note of how something ended for which nobody waits: else asyncio complains."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _queued(client: Any) -> bool:
+    """Whether there is something to be sent that did not leave this machine."""
+    transport = client._transport
+    if transport is None:
+        return False
+    waiting = transport, *client._channels.values()
+    if any(each.get_write_buffer_size() for each in waiting):
+        return True
+    own = transport.get_extra_info("socket")
+    if own is None or sys.platform == "win32":
+        return False
+    import fcntl
+    import termios
+
+    size = array.array("i", [0])
+    fcntl.ioctl(own.fileno(), termios.TIOCOUTQ, size)
+    return size[0] > 0
 
 
 @contextlib.asynccontextmanager
@@ -338,7 +414,19 @@ async def _open(
         raise
     if tunnel is not None:
         client.set_tunnel(tunnel)  # closed together
+    _end_with_transport(client)
     return client
+
+
+def _end_with_transport(client: Any) -> None:
+    """Send nothing on what is closed: asyncssh hears of it a moment later, and asyncio complains."""
+    send = client._send
+
+    def send_if_open(data: bytes) -> None:
+        if client._transport is not None and not client._transport.is_closing():
+            send(data)
+
+    client._send = send_if_open
 
 
 async def _jump(hops: str, arguments: Mapping[str, Any]) -> Any:

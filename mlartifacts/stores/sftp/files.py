@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.spec import AbstractBufferedFile
 
 from mlartifacts.promises import synced
-from mlartifacts.stores.sftp.connection import LOST
+from mlartifacts.stores.sftp.connection import LOST, seen
 from mlartifacts.writing import temporary_beside
 
 if TYPE_CHECKING:
@@ -215,7 +215,10 @@ class Upload:
     def _settle(self, left: int = 0) -> None:
         """Wait until no more than so many pieces are on their way."""
         while len(self._sending) > left:
-            self._sending.popleft().result()
+            synced(self.fs.loop, self._sent, self._sending.popleft())
+
+    async def _sent(self, sending: concurrent.futures.Future[None]) -> None:
+        await self.fs._pool.unless_cancelled(asyncio.wrap_future(sending))
 
     async def _put(self, data: bytes, offset: int) -> None:
         async with self.fs._looking_closer(self.path):
@@ -250,5 +253,5 @@ def _start(
         coroutine.close()
         return None
     future = asyncio.run_coroutine_threadsafe(coroutine, fs.loop)
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    future.add_done_callback(seen)
     return future

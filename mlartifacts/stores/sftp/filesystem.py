@@ -38,6 +38,7 @@ with STORE.driver():
         Connections,
         alone,
         explanation,
+        seen,
     )
     from mlartifacts.stores.sftp.files import PIECE, SENT, Reader, Upload, one_by_one, parallel
 
@@ -175,13 +176,8 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         """Do something that nobody waits for."""
         task = asyncio.ensure_future(work)
         self._closing.add(task)
-
-        def closed(task: asyncio.Task[None]) -> None:
-            self._closing.discard(task)
-            if not task.cancelled():
-                task.exception()
-
-        task.add_done_callback(closed)
+        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(seen)
 
     # ---- Errors --------------------------------------------------------------------------
 
@@ -453,7 +449,8 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
         temporary = temporary_beside(target, passing=True)
         try:
             async with self._looking_closer(target):
-                await self._with_parents(target, lambda channel: write(channel, temporary))
+                writing = self._with_parents(target, lambda channel: write(channel, temporary))
+                await self._pool.unless_cancelled(writing)
             await self._land(temporary, target, exclusive)
         except _MISSING:
             raise  # it was never there
@@ -483,7 +480,7 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
                 await _replace(channel, temporary, target)
 
         async with self._looking_closer(target, exclusive=exclusive):
-            await self._run(rename, done=_MISSING)
+            await self._pool.unless_cancelled(self._run(rename, done=_MISSING))
 
     async def _discard(self, temporary: str, file: Any = None) -> None:
         """Close and remove a file that is not to be, if its server can be reached at all."""
