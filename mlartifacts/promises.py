@@ -54,6 +54,7 @@ __all__ = [
     "ArtifactFileSystem",
     "AsyncArtifactFileSystem",
     "SyncArtifactFileSystem",
+    "abandoned",
     "begun",
     "mirrored",
     "stoppable",
@@ -151,28 +152,43 @@ class _Run:
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
 
-    def stop_on(self, loop: Any) -> None:
-        """Do it on the loop that it runs on, from another thread, unless it has ended."""
-        if self.state == "begun":
-            stopping = asyncio.run_coroutine_threadsafe(self.stop(), loop)
+    def stop_on(self, loop: Any) -> Callable[[], None]:
+        """Do it on the loop that it runs on, from another thread, unless it has ended.
+
+        What is given waits for it.
+        """
+        if self.state != "begun":
+            return lambda: None
+        stopping = asyncio.run_coroutine_threadsafe(self.stop(), loop)
+
+        def wait() -> None:
             with contextlib.suppress(TimeoutError):
                 stopping.result(2 * _STOP_SECONDS)
+
+        return wait
 
 
 _run: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_run", default=None)
 
 
 class _Calls:
-    """The runs of one thread that another thread may stop, and their loops."""
+    """What one thread is at and another may stop: runs, with their loops, and writes."""
 
     def __init__(self) -> None:
         self.runs: dict[_Run, Any] = {}
+        self.abandons: list[Callable[[], None]] = []
         self.are_stopped = False
+
+    def check(self) -> None:
+        if self.are_stopped:
+            raise asyncio.CancelledError
 
     def stop(self) -> None:
         self.are_stopped = True
-        for run, loop in list(self.runs.items()):
-            run.stop_on(loop)
+        waits = [run.stop_on(loop) for run, loop in list(self.runs.items())]
+        for end in (*self.abandons, *waits):
+            with contextlib.suppress(Exception):  # each in its turn
+                end()
 
 
 _stoppable: contextvars.ContextVar[_Calls | None]
@@ -181,16 +197,27 @@ _stoppable = contextvars.ContextVar("_stoppable", default=None)
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Give what stops the calls of :func:`synced` inside, as Ctrl-C does in the main thread.
+    """Give what stops the writes and the calls of :func:`synced` inside, as Ctrl-C does.
 
-    None begins any more, but for what tidies up (:func:`mlartifacts.writing.surely`).
+    None begins any more, but for what tidies up (:func:`mlartifacts.writing.surely`), and the block
+    ends by a ``CancelledError``, as what it did may not be there.
     """
     calls = _Calls()
     token = _stoppable.set(calls)
     try:
         yield calls.stop
+        calls.check()
     finally:
         _stoppable.reset(token)
+
+
+def abandoned(abandon: Callable[[], None]) -> None:
+    """Have a write be abandoned where the thread that is at it is stopped (:func:`stoppable`)."""
+    if (calls := _stoppable.get()) is not None:
+        calls.abandons.append(abandon)
+        if calls.are_stopped:
+            abandon()
+            raise asyncio.CancelledError
 
 
 @contextlib.contextmanager
@@ -228,8 +255,6 @@ def synced(
     run = _Run()
     if (calls := _stoppable.get()) is not None:
         calls.runs[run] = loop
-        if calls.are_stopped:
-            raise asyncio.CancelledError
 
     async def whole() -> Any:
         _run.set(run)
@@ -242,6 +267,8 @@ def synced(
 
     def begin() -> Any:
         run.state = "begun"
+        if calls is not None:
+            calls.check()
         return whole()
 
     try:
@@ -252,7 +279,7 @@ def synced(
             raise cause from cause.__cause__
         raise
     except BaseException:
-        run.stop_on(loop)  # where it is the waiting that ended
+        run.stop_on(loop)()  # where it is the waiting that ended
         raise
     finally:
         if calls is not None:
@@ -705,6 +732,7 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 cache_options=cache_options,
                 **kwargs,
             )
+        abandoned(writer.abandon)
         if not kwargs["autocommit"]:
             self.transaction.files.append(writer)
         if compression is not None:

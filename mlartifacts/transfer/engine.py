@@ -630,17 +630,15 @@ class Engine:
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Have an interrupt end what drivers' event loops do for this thread."""
+        """Have an interrupt end what this thread writes, and what event loops do for it."""
         with stoppable() as stop, self._abandoning(stop):
             yield
 
     def _stream(self, file: File, target: str, hasher: Hasher, passed: Any) -> None:
         block = max(self._block, _part(file.size))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._stoppable())
+        with self._stoppable():
             writer = self._target.fs.open(target, "wb", block_size=block, size=file.size)
             try:
-                stack.enter_context(self._abandoning(writer.abandon))
                 for piece in self._pieces(file, 0):
                     hasher.update(piece)
                     writer.write(bytes(piece))

@@ -983,12 +983,11 @@ def test_a_copy_that_is_stopped_amid_it(azurite, container, raw, when):
         string = azurite.connection_string.replace(azurite.url, front.url)
         fs = mlartifacts.filesystem("az", connection_string=string)
         front.answer = answer
-        with stoppable() as stop:
+        with pytest.raises(asyncio.CancelledError), stoppable() as stop:
             stopper = threading.Thread(target=lambda: asked.wait(20) and (stop(), is_stopped.set()))
             stopper.start()
-            with pytest.raises(asyncio.CancelledError):
-                fs.cp_file(f"{container}/old", f"{container}/new")
-            stopper.join(20)
+            fs.cp_file(f"{container}/old", f"{container}/new")
+        stopper.join(20)
         wait_until(lambda: front.asked("DELETE", "/new"), "the end of the copy")
         (ended,) = front.asked("PUT", "/new?comp=copy&copyid=an-id")
         (deleted,) = front.asked("DELETE", "/new")

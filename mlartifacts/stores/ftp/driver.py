@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 from fsspec.spec import AbstractFileSystem
 
+from mlartifacts.promises import abandoned
 from mlartifacts.stores.ftp.connections import (
     AT_ONCE,
     Connection,
@@ -422,6 +423,7 @@ class FTPFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _writing(self, path: str) -> Iterator[FTPWriteFile]:
         """Write a file without a pause: it is there in the end, or nothing of it."""
         writer = FTPWriteFile(self, path, "wb", passing=True)
+        abandoned(writer.discard)
         try:
             yield writer
             writer.close()

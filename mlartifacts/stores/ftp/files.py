@@ -244,6 +244,8 @@ class FTPWriteFile:
         if self._appended is None:
             self.flush()
             self._begun().finish()
+        if self.closed:  # by who abandoned it meanwhile
+            raise OSError(errno.ECANCELED, "the write was abandoned", self.path)
         if self.autocommit:
             self.commit()
         self.closed = True

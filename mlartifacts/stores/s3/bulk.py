@@ -373,8 +373,11 @@ class S3Carrier:
 
         key = self._key(path)
         store = self._store(len(data))
-        put = functools.partial(obstore.put, store, key, data, use_multipart=False)
-        answer = self._explained(path, "PutObject", lambda: put(attributes=self._described(key)))
+        put: Callable[..., Any] = obstore.put
+        if len(data) > _AT_ONCE_SENT:  # on a slow line, this takes long enough to be stopped
+            put = functools.partial(synced, self._fs.loop, obstore.put_async)
+        sent = {"use_multipart": False, "attributes": self._described(key)}
+        answer = self._explained(path, "PutObject", lambda: put(store, key, data, **sent))
         return listed({"ETag": answer["e_tag"]})
 
     def write_pieces(

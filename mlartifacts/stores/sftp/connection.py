@@ -414,12 +414,12 @@ async def _open(
         raise
     if tunnel is not None:
         client.set_tunnel(tunnel)  # closed together
-    _end_with_transport(client)
+    _send_while_open(client)
     return client
 
 
-def _end_with_transport(client: Any) -> None:
-    """Send nothing on what is closed: asyncssh hears of it a moment later, and asyncio complains."""
+def _send_while_open(client: Any) -> None:
+    """Send nothing on what is closed: asyncssh hears of it later, and asyncio would complain."""
     send = client._send
 
     def send_if_open(data: bytes) -> None:
