@@ -228,28 +228,40 @@ class Engine:
         at_once = min(_at_once(self._source, self._reader), _at_once(self._target, self._writer))
         pool = Pool(2 * at_once)
         working: list[concurrent.futures.Future[None]] = []
+        broken: concurrent.futures.Future[None] = concurrent.futures.Future()
         far = _Far(at_once) if self._is_carried and (self._reader or self._writer) else None
+
+        def work(act: Callable[..., None], *args: Any) -> None:
+            worker = pool.submit(act, *args)
+            worker.add_done_callback(tell)
+            working.append(worker)
+
+        def tell(worker: concurrent.futures.Future[None]) -> None:
+            if (error := worker.exception()) is not None:
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # the first counts
+                    broken.set_exception(error)
 
         def begin() -> None:
             # A task for each thread and none for each file: to hand them out, and to be woken by
             # each, would keep the threads from their work.
-            asked = (left, moved, failures, far, begin)
-            workers = range(min(at_once, len(left)))
-            working.extend(pool.submit(self._work_off, *asked) for _ in workers)
-            workers = range(-(-min(at_once, len(together)) // (self._together or 1)))
-            working.extend(
-                pool.submit(self._work_off_together, together, moved, failures, singly)
-                for _ in workers
-            )
+            for _ in range(min(at_once, len(left))):
+                work(self._work_off, left, moved, failures, far, begin)
+            for _ in range(-(-min(at_once, len(together)) // (self._together or 1))):
+                work(self._work_off_together, together, moved, failures, singly)
 
         def singly(*file: Any) -> None:
-            working.append(pool.submit(self._settle, *file))
+            work(self._settle, *file)
 
+        look = _LOOK if self._is_wanted else None
         try:
             begin()
             for worker in working:  # those that join them, too
-                while self._is_wanted and not concurrent.futures.wait([worker], _LOOK).done:
-                    if not self._is_wanted():
+                while not worker.done():
+                    both = worker, broken
+                    concurrent.futures.wait(both, look, concurrent.futures.FIRST_COMPLETED)
+                    if broken.done():
+                        broken.result()
+                    if self._is_wanted and not worker.done() and not self._is_wanted():
                         raise Stopped
                 worker.result()
         except BaseException:

@@ -138,9 +138,9 @@ def upload(
         Move nothing, and say what would be moved; what stands in its way is raised as it would be,
         but behind MLflow's server, which does not say whether it keeps files in directories.
     callback : fsspec.callbacks.Callback, optional
-        Hears of bytes. Without one, what takes longer than half a second shows a bar on terminals
-        and in notebooks, where tqdm is installed and ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is
-        not false.
+        Hears of bytes; what it raises ends the transfer. Without one, what takes longer than half
+        a second shows a bar on terminals and in notebooks, where tqdm is installed and
+        ``MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR`` is not false.
     **options
         The driver's.
 

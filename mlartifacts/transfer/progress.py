@@ -27,8 +27,18 @@ _NARROW = "{l_bar}{bar}| {n_fmt}/{total_fmt}"
 _MEDIUM = _NARROW + " [{remaining}, {rate_fmt}{postfix}]"
 
 
+class _Raised(BaseException):
+    """What a callback raised: it ends the transfer, and is no failure of the file at hand."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Progress:
     """The bytes and files of one transfer that are done.
+
+    What a callback raises ends the block that this is the context of, as it is.
 
     Parameters
     ----------
@@ -50,6 +60,7 @@ class Progress:
         self._passed = self._done = 0
         self._began = time.time()
         self._is_over = False
+        self._raised: _Raised | None = None
         self._bar: Any = None
         self._callback = callback or DEFAULT_CALLBACK
         self._callback.set_size(size)
@@ -65,7 +76,7 @@ class Progress:
     def add(self, size: int) -> None:
         """So many bytes more have passed; below 0, where they must pass again."""
         with self._lock:
-            self._callback.relative_update(size)
+            self._tell(size)
             self._passed += size
             if self._bar is not None:
                 self._bar.update(size)
@@ -90,6 +101,17 @@ class Progress:
             self._is_over = True
             if self._bar is not None:
                 self._bar.close()
+        if isinstance(error, _Raised):
+            raise error.error from error.error.__cause__
+
+    def _tell(self, size: int) -> None:
+        if self._raised is None:
+            try:
+                self._callback.relative_update(size)
+                return
+            except BaseException as error:
+                self._raised = _Raised(error)
+        raise self._raised
 
     def _show(self) -> None:
         try:

@@ -16,12 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fsspec.callbacks import Callback
 
 import mlartifacts
 from mlartifacts import promises
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Harbour
-from tests.servers import tcp_proxy
+from tests.servers import reverse_proxy, tcp_proxy
 from tests.servers.process import wait_until
 from tests.servers.tcp_proxy import Proxy
 from tests.transfer.conftest import Line
@@ -307,6 +308,59 @@ def test_a_copy_within_a_store(
     assert set(again.moved) == TREE.keys() - arrived.keys()
     assert set(wire.store.stored()) == {f"{at}/{n}" for at in ("tree", "copied") for n in TREE}
     assert wire.store.stored()["copied/large"] == LARGE
+
+
+@pytest.mark.parametrize("way", ["to s3", "to sftp", "from s3", "from sftp"])
+def test_a_callback_that_raises(way: str, opened: Callable[[str], Harbour], tmp_path: Path) -> None:
+    """It ends the transfer as Ctrl-C does, and is no failure of the file at hand."""
+    direction, name = way.split()
+    store, tree = opened(name), {f"{number:03}": b"x" for number in range(300)} | TREE
+    error = ValueError("boom")
+
+    class Raising(Callback):
+        calls = 0
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.calls += 1
+            if self.calls == 5:
+                raise error
+
+    callback = Raising()
+    there = tmp_path / "there"
+    with pytest.raises(ValueError, match="boom") as caught:
+        if direction == "to":
+            mlartifacts.upload(plant(tmp_path / "here", tree), store.uri("t"), callback=callback)
+        else:
+            store.seed({f"t/{name}": data for name, data in tree.items()})
+            mlartifacts.download(store.uri("t"), there, callback=callback)
+    assert caught.value is error
+    assert callback.calls == 5
+    arrived = store.stored() if direction == "to" else found(there)
+    assert len(arrived) < len(tree)
+
+
+def test_a_callback_that_raises_while_a_server_is_silent(
+    opened: Callable[[str], Harbour], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing that is on its way is waited for."""
+    s3, let, waited = opened("s3"), threading.Event(), []
+
+    def wait(request: reverse_proxy.Request) -> None:
+        if request.method == "PUT" and request.target.endswith("/held"):
+            waited.append(let.wait(60))
+
+    class Raising(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            raise ValueError("boom")
+
+    here = plant(tmp_path / "here", {"held": b"h", "other": b"o"})
+    with reverse_proxy.serve(s3.server.url) as front:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", front.url)
+        front.answer = wait
+        with pytest.raises(ValueError, match="boom"):
+            mlartifacts.upload(here, s3.uri("tree"), callback=Raising())
+        assert waited == []
+        let.set()
 
 
 @pytest.mark.parametrize("act", ["copy", "filesystem('runs').cp_file"])
