@@ -102,6 +102,8 @@ class Moved:
         The store copied it itself, what it was by then.
     span : (float, float)
         When it was moved, in seconds since the epoch.
+    time : float or None
+        What it was given for the time of its last change.
     """
 
     file: File
@@ -109,6 +111,7 @@ class Moved:
     arrived: bool = False
     copied: bool = False
     span: tuple[float, float] = (0.0, 0.0)
+    time: float | None = None
 
 
 class Engine:
@@ -477,9 +480,10 @@ class Engine:
                 file = self._asked(file)
                 made = self._move_large(file, target, passed, began)
         span = (began, time.time())
-        if not self._target.is_local and (modified := self._time(file, began)) is not None:
+        modified = self._time(file, began)
+        if not self._target.is_local and modified is not None:
             self._target.give_time(name, modified)
-        return Moved(file, made, arrived, copy is not None, span)
+        return Moved(file, made, arrived, copy is not None, span, modified)
 
     def _move_small(
         self, file: File, target: str, passed: Any, came: bytes | Exception | None, began: float

@@ -13,7 +13,7 @@ from mlartifacts.checksums import matching
 from mlartifacts.transfer.engine import Engine, Moved, again
 from mlartifacts.transfer.landing import Full
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.records import Brought
+from mlartifacts.transfer.records import Brought, dated
 from mlartifacts.transfer.trees import End, File
 from mlartifacts.transfer.verify import Wrong, compared, verify
 
@@ -132,4 +132,4 @@ def _brought(source: End, target: End, moved: Moved, there: File | None) -> Brou
         is_told = (source.is_local or listed is not None) and (
             moved.arrived or matching(kept, moved.passed) is True
         )
-    return Brought(moved.file, there, moved.span, is_told)
+    return Brought(moved.file, there or dated(target, moved.file, moved.time), moved.span, is_told)

@@ -26,7 +26,7 @@ from mlartifacts.transfer.patterns import PathFilter, Patterns, parents
 from mlartifacts.transfer.plan import Overwrite, compare, unclear
 from mlartifacts.transfer.pool import submit_all
 from mlartifacts.transfer.progress import Progress
-from mlartifacts.transfer.records import Brought, Records
+from mlartifacts.transfer.records import Brought, Records, dated
 from mlartifacts.transfer.removing import (
     kept_by_links,
     refuse_source,
@@ -34,7 +34,7 @@ from mlartifacts.transfer.removing import (
     remove_empty,
     remove_whole,
 )
-from mlartifacts.transfer.times import is_settled, same_time
+from mlartifacts.transfer.times import are_one, is_settled
 from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def upload(
         Which of the files that are there already are written again: all of them; none; those
         that are newer here; those that have another size, or another MD5 where both sides list
         one, or another time where they do not (files are given the time of what they are copies
-        of; what is brought to a store that keeps no such time is remembered in the cache). All
-        unless given, and with `resume` what is different.
+        of; what was brought is remembered in the cache, as a time in whole seconds does not tell
+        that files are the same). All unless given, and with `resume` what is different.
     resume : bool, default False
         Do not move again what is there already.
     dry_run : bool, default False
@@ -534,25 +534,16 @@ def _transfer(
     there |= respelled(files, there, target)
     records = Records(source, target)
     if overwrite in ("newer", "different"):
-        files = files | source.timed(unclear(files, there, overwrite, _LARGE))
-        known = {n: there[n] for n in there if n in files and records.knows(files[n])}
-        compared = there if target.keeps_times or overwrite == "newer" else known
-        there = there | target.timed(unclear(compared, files, overwrite, 0))
-
-    # By whichever clock.
-    times = (file.modified for each in (files, there) for file in each.values())
-    now = max([began, *filter(None, times)])
+        is_newer = overwrite == "newer"
+        asked = {n: file for n, file in files.items() if is_newer or records.has_some(n)}
+        files = files | source.timed(unclear(asked, there, overwrite, _LARGE))
+        asked = {n: there[n] for n in there if n in files and (is_newer or records.knows(files[n]))}
+        there = there | target.timed(unclear(asked, files, overwrite, 0))
 
     def same(one: File, other: File) -> bool:
         # The time of what a store made itself tells nothing of what it was made from, and one that
         # is young is none that was given.
-        is_given = (
-            target.keeps_times
-            and same_time(one, other)
-            and not records.denies(one)
-            and is_settled(one, now, other.unit)
-            and is_settled(other, now, one.unit)
-        )
+        is_given = are_one(one, other) and target.keeps_times and is_settled(one, began)
         is_known = is_given or records.has(one, other)
         # A listed one first: without it, there is nothing to compare.
         listed = one.checksum if target.is_local else other.checksum
@@ -584,6 +575,7 @@ def _transfer(
     if dry_run and target.has_directories:
         failures |= _obstructed(target, [file.name for file in plan.moves], {*cleared, *emptied})
     if not dry_run and plan.moves:
+        records.forget(file.name for file in plan.moves)
         brought: dict[str, Brought] = {}
         try:
             label = f"{act} {source.name}"
@@ -592,11 +584,13 @@ def _transfer(
                     failures |= move(source, target, plan.moves, progress, resume, brought=brought)
                 else:
                     failures |= spread(cluster, source, target, plan.moves, progress, resume)
-                    span = (began, time.time())
-                    done = [file for file in plan.moves if file.name not in failures]
-                    brought |= {file.name: Brought(file, None, span) for file in done}
+                    span, keeps = (began, time.time()), target.keeps_times
+                    for file in plan.moves:
+                        if file.name not in failures:
+                            arrived = dated(target, file, file.modified if keeps else None)
+                            brought[file.name] = Brought(file, arrived, span)
         finally:
-            _remember(records, target, brought, began)
+            records.keep(brought)
     if failures:
         raise TransferError(_told_what_stands(target, failures), _DONE[act])
     if not dry_run:
@@ -697,27 +691,6 @@ def _told_what_stands(target: End, failures: Mapping[str, Exception]) -> dict[st
                 told[name] = NotADirectoryError(errno.ENOTDIR, reason, target.path(file))
                 told[name].__cause__ = error
     return told
-
-
-def _remember(records: Records, target: End, brought: Mapping[str, Brought], began: float) -> None:
-    """Have what was moved known the next time, where neither a checksum nor a time will tell.
-
-    Parameters
-    ----------
-    records : Records
-    target : End
-    brought : mapping of str to Brought
-    began : float
-        When the source was listed.
-    """
-    unsure = {}
-    for name, each in brought.items():
-        file, there = each.file, each.there
-        if target.keeps_times and (there is None or (same_time(file, there) and not file.version)):
-            continue
-        if not each.is_told and (file.version is not None or is_settled(file, began)):
-            unsure[name] = each
-    records.keep(unsure)
 
 
 def _bytes(size: float) -> str:

@@ -1,32 +1,36 @@
-"""What was brought where: for targets that keep no time of what they were given.
+"""What was brought where, as neither a checksum nor a time will tell.
 
 A file that was moved is remembered by what both places listed of it: as long as they list the same,
-it is the same. Where the target was not asked, it is remembered when the file was moved: what was
-changed there later is another one. Records lie in the directory for caches, one for a source and a
-target; where it cannot be written to, nothing is remembered, and more is moved the next time.
+it is the same. Where the target was not asked, and keeps no time that it is given, it is remembered
+when the file was moved: what was changed there later is another one. Records lie in the
+directory for caches, one for each directory of a target, whatever it was brought from: so what is
+brought from elsewhere takes the place of what was. Where it cannot be written to, nothing is
+remembered, and more is moved the next time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
 from mlartifacts.promises import ArtifactFileSystem
-from mlartifacts.transfer.state import cache_directory, hash_of, key_of
-from mlartifacts.transfer.times import same_time
+from mlartifacts.transfer.state import cache_directory, hash_of, server_of
+from mlartifacts.transfer.times import are_one, is_settled, same_time
 from mlartifacts.transfer.trees import End, File
+from mlartifacts.uri import redact
 
-__all__ = ["Brought", "Records"]
+__all__ = ["Brought", "Records", "dated"]
 
-_LAYOUT = "records-1"
+_LAYOUT = "records-2"
 # How far the clock of another machine may be from this one, in seconds.
 _APART = 1.0
 # Seconds after which one that nobody asked for is removed.
@@ -42,7 +46,7 @@ class Brought:
     file : File
         As the source lists it.
     there : File or None
-        As the target lists it, where that is known.
+        As the target lists it, or will, where that is known.
     span : (float, float)
         Between which times it was moved, in seconds since the epoch.
     is_told : bool, default False
@@ -55,8 +59,15 @@ class Brought:
     is_told: bool = False
 
 
+def dated(target: End, file: File, modified: float | None) -> File | None:
+    """What a target will list of a file that it was given with a time; ``None`` without one."""
+    if modified is None:
+        return None
+    return File(file.name, file.size, modified, unit=0 if target.is_local else 1)
+
+
 class Records:
-    """What was brought from one place to another, as both listed it.
+    """What is at a target, as both places listed it when it was brought from a source.
 
     Parameters
     ----------
@@ -64,91 +75,162 @@ class Records:
     """
 
     def __init__(self, source: End, target: End) -> None:
-        self._path = _path(source, target)
-        self._known: dict[str, Any] | None = None
+        self._source, self._target = source, target
+        self._root = _root(source, target)
+        self._known: dict[str, dict[str, Any]] = {}
+
+    @functools.cached_property
+    def _servers(self) -> tuple[str, str]:
+        one, other = (
+            hash_of([*server_of(end.fs), redact(str(end.fs.root_uri))])
+            for end in (self._source, self._target)
+        )
+        return one, other
+
+    def has_some(self, name: str) -> bool:
+        """Whether something was brought, under a name of the source's."""
+        return self._of(name) is not None
 
     def knows(self, file: File) -> bool:
         """Whether just this file of the source was brought."""
-        known = self._of(file)
-        return known is not None and _is(file, *known[0])
-
-    def denies(self, file: File) -> bool:
-        """Whether another version of a file was brought."""
-        known = self._of(file)
-        return (
-            known is not None
-            and None not in {known[0][1], file.version}
-            and (known[0][1] != file.version)
-        )
+        known = self._of(file.name)
+        return known is not None and self._is_of(file, known)
 
     def has(self, file: File, there: File) -> bool:
         """Whether `there` is what was brought when the source had just this file."""
-        known = self._of(file)
-        if known is None or not _is(file, *known[0]):
+        known = self._of(file.name)
+        if known is None or not self._is_of(file, known):
             return False
-        _, arrived, (began, ended) = known
+        _, _, arrived, (began, ended) = known
         if arrived is not None:
             return _is(there, *arrived)
         return file.size == there.size and _is_between(there, began, ended)
 
-    def keep(self, brought: Mapping[str, Brought]) -> None:
-        """Remember files, by name."""
-        new = {
-            hash_of(name): [_told(each.file), each.there and _told(each.there), each.span]
-            for name, each in brought.items()
-            if _told(each.file) is not None
-        }
-        if self._path is None or not new:
-            return
-        with contextlib.suppress(OSError):
-            folder = os.path.dirname(self._path)
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            _forget_old(folder)
-            beside = f"{self._path}.{secrets.token_hex(4)}"
-            with open(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                json.dump(self._read() | new, file)
-            os.replace(beside, self._path)
+    def forget(self, names: Iterable[str]) -> None:
+        """Know nothing of files that will soon be others."""
+        for folder, keys in self._by_folder(names).items():
+            known = self._in(folder)
+            left = {key: each for key, each in known.items() if key not in keys}
+            if len(left) < len(known):
+                try:
+                    self._write(folder, left)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._path(folder))
 
-    def _of(self, file: File) -> Any:
-        """What is remembered of a file: as it was, as it arrived, and when."""
-        if self._known is None:
-            self._known = self._read()
-        known = self._known.get(hash_of(file.name))
+    def keep(self, brought: Mapping[str, Brought]) -> None:
+        """Remember files, by name, of which nothing else will tell that they are the same."""
+        # By whichever clock.
+        files = (each.file for each in brought.values() if each.file.state is None)
+        newest = max((file.modified or 0 for file in files), default=0)
+        new = {name: each for name, each in brought.items() if self._is_unsure(each, newest)}
+        by_folder = self._by_folder(new)
+        with contextlib.suppress(OSError):
+            if self._root is not None and by_folder:
+                os.makedirs(self._root, mode=0o700, exist_ok=True)
+                _forget_old(self._root)
+            for folder, keys in by_folder.items():
+                told = {key: self._told(new[name]) for key, name in keys.items()}
+                self._write(folder, self._read(folder) | told)
+
+    def _is_unsure(self, brought: Brought, now: float) -> bool:
+        """Whether it must be remembered, and can be: a young time may be of other content, too."""
+        file, there = brought.file, brought.there
+        if brought.is_told or (there is not None and are_one(file, there)):
+            return False
+        return file.version is not None or is_settled(file, max(brought.span[0], now))
+
+    def _told(self, brought: Brought) -> list[object]:
+        file, there = brought.file, brought.there
+        return [self._place(file), _told(file), there and _told(there), brought.span]
+
+    def _place(self, file: File) -> str | None:
+        """Where a file lies; a disk's is told by its state, wherever that is."""
+        if file.state is not None:
+            return None
+        return hash_of([self._servers[0], redact(self._source.path(file.name))])
+
+    def _is_of(self, file: File, known: Any) -> bool:
+        return known[0] == self._place(file) and _is(file, *known[1])
+
+    def _of(self, name: str) -> Any:
+        """What is remembered of a file: where it was, what it was, how it arrived, and when."""
+        if self._root is None:
+            return None
+        folder, key = self._where(name)
+        known = self._in(folder).get(key)
         return known if _is_record(known) else None
 
-    def _read(self) -> dict[str, Any]:
-        if self._path is None:
-            return {}
+    def _where(self, name: str) -> tuple[str, str]:
+        """The directory of a file at the target, and the key of its record there."""
+        folder, _, base = self._target.path(name).rpartition("/")
+        return folder, hash_of(base)
+
+    def _by_folder(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The names of files by the keys of their records, in each directory of the target."""
+        found: dict[str, dict[str, str]] = {}
+        for name in names if self._root is not None else ():
+            folder, key = self._where(name)
+            found.setdefault(folder, {})[key] = name
+        return found
+
+    def _path(self, folder: str) -> str:
+        assert self._root is not None
+        return os.path.join(self._root, hash_of([self._servers[1], folder]))
+
+    def _in(self, folder: str) -> dict[str, Any]:
+        if folder not in self._known:
+            self._known[folder] = self._read(folder)
+        return self._known[folder]
+
+    def _read(self, folder: str) -> dict[str, Any]:
+        path = self._path(folder)
         try:
-            with open(self._path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8") as file:
                 known = json.load(file)
-            os.utime(self._path)
+            os.utime(path)
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
+
+    def _write(self, folder: str, known: Mapping[str, Any]) -> None:
+        path = self._path(folder)
+        beside = f"{path}.{secrets.token_hex(4)}"
+        with open(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            json.dump(known, file)
+        os.replace(beside, path)
 
 
 def _told(file: File) -> list[object] | None:
     """What is listed of a file, if that would be another thing of other content."""
     if file.version is None and file.modified is None:
         return None
-    return [file.size, file.version, file.modified, file.unit]
+    return [file.size, file.version, file.modified, file.unit, file.state]
 
 
-def _is(file: File, size: int, version: str | None, modified: float | None, unit: float) -> bool:
+def _is(
+    file: File,
+    size: int,
+    version: str | None,
+    modified: float | None,
+    unit: float,
+    state: str | None,
+) -> bool:
     """Whether a file is what was listed of it once."""
     if file.size != size or file.version != version:
         return False
+    if file.state is not None and state is not None:
+        return file.state == state
     return version is not None or same_time(file, File("", size, modified, unit=unit))
 
 
 def _is_record(known: Any) -> bool:
     """Whether something that was read is a record, and not what another program wrote."""
-    if not isinstance(known, list) or len(known) != 3:
+    if not isinstance(known, list) or len(known) != 4:
         return False
-    brought, arrived, span = known
+    _, brought, arrived, span = known
     are_files = all(
-        isinstance(each, list) and len(each) == 4 for each in (brought, arrived or brought)
+        isinstance(each, list) and len(each) == 5 for each in (brought, arrived or brought)
     )
     return are_files and isinstance(span, list) and len(span) == 2
 
@@ -160,15 +242,17 @@ def _is_between(file: File, began: float, ended: float) -> bool:
     return began - max(file.unit, _APART) <= file.modified <= ended
 
 
-def _path(source: End, target: End) -> str | None:
+def _root(source: End, target: End) -> str | None:
+    """The directory of the records, unless nothing is to be remembered."""
     if not all(isinstance(end.fs, ArtifactFileSystem) for end in (source, target)):
         return None
     try:
-        root = cache_directory(Environment())
+        root = os.path.join(cache_directory(Environment()), _LAYOUT)
     except InvalidConfig:  # which whoever caches is told
         return None
-    name = hash_of([key_of(source), key_of(target)])
-    return os.path.join(root, _LAYOUT, name) if os.path.isabs(root) else None
+    # What could not be forgotten is not believed.
+    is_fixed = os.path.exists(root) and not os.access(root, os.W_OK)
+    return root if os.path.isabs(root) and not is_fixed else None
 
 
 def _forget_old(folder: str) -> None:

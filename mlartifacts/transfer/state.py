@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from typing import Any
 
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig
@@ -16,7 +17,7 @@ from mlartifacts.tracking.login import WORKSPACE
 from mlartifacts.transfer.trees import End
 from mlartifacts.uri import redact
 
-__all__ = ["DIRECTORY", "cache_directory", "hash_of", "key_of"]
+__all__ = ["DIRECTORY", "cache_directory", "hash_of", "key_of", "server_of"]
 
 DIRECTORY = "MLARTIFACTS_CACHE_DIR"
 
@@ -49,7 +50,12 @@ def cache_directory(environment: Environment) -> str:
 
 def key_of(source: End) -> str:
     """What names an artifact, on which server, without a secret."""
-    fs = source.fs
+    kind, *server = server_of(source.fs)
+    return hash_of([kind, redact(str(source)), *server])
+
+
+def server_of(fs: Any) -> list[Any]:
+    """What tells a filesystem's server from others, but for its URIs' own words, and no secret."""
     settings = merge(fs.store.options(fs.root_uri, Environment()), fs.storage_options)
     if isinstance(fs, DelegatingFileSystem):
         settings["tracking_uri"] = fs.resolver.tracking
@@ -58,7 +64,7 @@ def key_of(source: End) -> str:
     settings = {**(settings.get("client_kwargs") or {}), **settings}
     named = {each: redact(str(settings.get(each))) for each in (*_SERVER, *_TRACKING)}
     connection = _CONNECTION.findall(str(settings.get("connection_string", "")))
-    return hash_of([type(fs).__name__, redact(str(source)), named, connection])
+    return [type(fs).__name__, named, connection]
 
 
 def hash_of(value: object) -> str:

@@ -1,15 +1,16 @@
 """What the times of files tell: whether one of them is of what another place has.
 
 A transfer gives what it wrote the time of what it read. Two files are taken for the same by equal
-times, and never by a later one: clocks differ, and an older file may be put back. A time tells less
-while a change would not show in it; then another is given.
+times, and never by a later one: clocks differ, and an older file may be put back. Whole seconds
+tell nothing by themselves: files that are saved together have the same. A time tells less while a
+change would not show in it; then another is given.
 """
 
 from __future__ import annotations
 
 from mlartifacts.transfer.trees import File
 
-__all__ = ["given", "is_settled", "same_time", "until_settled"]
+__all__ = ["are_one", "given", "is_settled", "same_time", "until_settled"]
 
 # In how many seconds a change of a local file shows in its time: a kernel's tick, twice.
 _TICK = 0.02
@@ -34,6 +35,16 @@ def same_time(one: File, other: File, unit: float = 0) -> bool:
     return one.modified == other.modified or (
         unit > 0 and one.modified // unit == other.modified // unit
     )
+
+
+def are_one(one: File, other: File) -> bool:
+    """Whether the times of two files alone tell that one is a copy of the other.
+
+    Both places must tell more than the second, and the time be of one that did, once.
+    """
+    if max(one.unit, other.unit) >= 1 or one.modified is None:
+        return False
+    return one.modified % 1 != 0 and same_time(one, other)
 
 
 def until_settled(file: File, now: float, unit: float = 0) -> float:

@@ -124,6 +124,86 @@ def test_a_change_at_the_target_is_undone(target: str, opened: Opened, tmp_path:
     assert store.stored() == {"tree/a": b"1", "tree/b": b"2"}
 
 
+# ---- Files of one size and second --------------------------------------------------------
+
+
+def _date(path: Path, fraction: float) -> None:
+    """Have a file be of a second that is over, saved at some part of it."""
+    os.utime(path, ns=(1_700_000_000 * 10**9 + int(fraction * 10**9),) * 2)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is written pass for ten seconds old."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 10)
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("target", ["local", "sftp", "ftp"])
+@pytest.mark.parametrize("source", ["local", "s3", "wasbs", "gcs", "sftp", "mlflow-artifacts"])
+def test_two_trees_that_were_saved_together(source: str, target: str, opened: Opened) -> None:
+    store = opened(source)
+    other = opened(target) if target != source else store
+    trees = {run: {"small": run.encode() * 1000, "large": run.encode() * 9_000_000} for run in "AB"}
+    store.seed(
+        {f"{run}/{name}": data for run, tree in trees.items() for name, data in tree.items()}
+    )
+    for fraction, run in ((0.2, "A"), (0.7, "B")):
+        for name in trees[run] if hasattr(store, "folder") else ():
+            _date(store.folder / run / name, fraction)
+    for run in "ABA":
+        mlartifacts.sync(store.uri(run), other.uri("there"))
+        stored = other.stored()
+        assert {name: stored[f"there/{name}"] for name in trees[run]} == trees[run]
+    untold = {"small"} if source == "mlflow-artifacts" else set()
+    assert {*mlartifacts.sync(store.uri("A"), other.uri("there")).moved} == untold
+
+
+@pytest.mark.parametrize("target", DATED)
+@pytest.mark.parametrize("fractions", [(0.2, 0.7), (0, 0)])
+def test_a_file_that_is_renamed_over_one_that_was_saved_with_it(
+    fractions: tuple[float, float], target: str, opened: Opened, tmp_path: Path
+) -> None:
+    store = opened(target)
+    here = plant(tmp_path / "here", {"best": b"A" * 1000, "last": b"B" * 1000})
+    for name, fraction in zip(("best", "last"), fractions, strict=True):
+        _date(here / name, fraction)
+    mlartifacts.sync(here, store.uri("tree"))
+    assert mlartifacts.sync(here, store.uri("tree")).moved == ()
+    os.rename(here / "last", here / "best")
+    assert mlartifacts.sync(here, store.uri("tree")).moved == ("best",)
+    assert store.stored()["tree/best"] == b"B" * 1000
+    assert mlartifacts.sync(here, store.uri("tree")).moved == ()
+
+
+@pytest.mark.parametrize("source", ["s3", "sftp", "ftp", "vsftpd"])
+def test_a_copy_that_is_renamed_over_one_that_was_saved_with_it(
+    source: str, opened: Opened, tmp_path: Path
+) -> None:
+    store, there = opened(source), tmp_path / "there"
+    store.seed({"best": b"A" * 1000, "last": b"B" * 1000})
+    for name in ("best", "last") if hasattr(store, "folder") else ():
+        _date(store.folder / name, 0)
+    mlartifacts.download(store.uri(), there)
+    os.rename(there / "last", there / "best")
+    mlartifacts.download(store.uri(), there)
+    assert found(there) == {"best": b"A" * 1000, "last": b"B" * 1000}
+
+
+def test_a_tree_that_was_brought_from_elsewhere_meanwhile(opened: Opened, tmp_path: Path) -> None:
+    """By another name of the place, as a part of another tree."""
+    store = opened("sftp")
+    here = plant(tmp_path, {"one/sub/a file": b"A", "other/a file": b"B"})
+    for path in ("one/sub/a file", "other/a file"):
+        _date(here / path, 0)
+    for _ in range(2):
+        mlartifacts.sync(here / "one", store.uri("tree"))
+        assert store.stored() == {"tree/sub/a file": b"A"}
+        mlartifacts.sync(here / "other", store.uri("tree/sub"))
+        assert store.stored() == {"tree/sub/a file": b"B"}
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_server_whose_clock_is_wrong(hours: int, opened: Opened, tmp_path: Path) -> None:
     store, here = opened("sftp"), plant(tmp_path / "here", {"metric": b"0.95"})
@@ -346,7 +426,7 @@ def test_records_are_private_and_hold_no_secret(
     store, here = opened("vsftpd"), plant(tmp_path / "here", {"a": b"1"})
     uri = store.uri("tree").replace("ftp://", "ftp://anonymous:a-secret@")
     mlartifacts.sync(here, uri)
-    (record,) = (cache / "records-1").iterdir()
+    (record,) = (cache / "records-2").iterdir()
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     text = record.read_text()
     assert len(json.loads(text)) == 1
@@ -360,8 +440,8 @@ def test_records_are_private_and_hold_no_secret(
     assert mlartifacts.sync(here, uri).moved == ("a",)
     assert mlartifacts.sync(here, uri).moved == ()
     record.unlink()
-    (cache / "records-1").rmdir()
-    (cache / "records-1").write_text("in the way")
+    (cache / "records-2").rmdir()
+    (cache / "records-2").write_text("in the way")
     assert mlartifacts.sync(here, uri).moved == ("a",)
 
 
@@ -371,11 +451,11 @@ def test_records_that_nobody_asked_for_are_removed(
     monkeypatch.setenv("MLARTIFACTS_CACHE_DIR", str(tmp_path / "cache"))
     store, here = opened("vsftpd"), plant(tmp_path / "here", {"a": b"1"})
     mlartifacts.sync(here, store.uri("1"))
-    (old,) = (tmp_path / "cache" / "records-1").iterdir()
+    (old,) = (tmp_path / "cache" / "records-2").iterdir()
     os.utime(old, (time.time() - 91 * 86400,) * 2)
     mlartifacts.sync(here, store.uri("2"))
     assert not old.exists()
-    assert len(list((tmp_path / "cache" / "records-1").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "records-2").iterdir())) == 1
 
 
 # ---- What times tell ---------------------------------------------------------------------
