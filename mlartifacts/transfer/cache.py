@@ -71,12 +71,14 @@ def cached(
     each time, too.
 
     A version is told by what the store lists: the ETag or the generation (S3, Azure, Google;
-    web servers, where it is no weak one), else size and time of the last change (local files,
-    SFTP, FTP, HDFS). Times are no proof while they are young: a file is fetched again until it
-    is older than its store's clock can tell apart (a second or two, mostly), and a clock that is
-    further behind ours could hide a change within that span to content of the same size.
-    ``mlflow-artifacts:``, and a web server that names no ETag, list sizes alone: what is there is
-    fetched *each time*, and only the path stays the same for the same content.
+    web servers, where it is no weak one), of a local file its inode and times, else size and time
+    of the last change (SFTP, FTP, HDFS, other web servers). Times are no proof while they are
+    young: a file is fetched again until it is older than its store's clock can tell apart (a second
+    or two, mostly), and a clock that is further behind ours could hide a change within that span to
+    content of the same size. Where times are whole seconds, a file that is renamed over one of its
+    size and second is not seen. ``mlflow-artifacts:``, and a web server that tells no times, list
+    sizes alone: what is there is fetched *each time*, and only the path stays the same for the same
+    content.
 
     The cache is the directory ``MLARTIFACTS_CACHE_DIR``, else the user's own for caches, and
     can be deleted whenever no process uses it. It is kept below ``MLARTIFACTS_CACHE_SIZE``
@@ -238,11 +240,10 @@ class _State:
         marks, is_version = [], True
         for name, file in sorted(files.items()):
             version = file.version
-            marks.append([name, file.size, version or file.modified])
+            marks.append([name, file.size, version or file.state or file.modified])
             if source.is_local:
                 status = os.stat(source.path(name))
                 file = dataclasses.replace(file, modified=max(status.st_mtime, status.st_ctime))
-                version = None
             is_version &= version is not None or is_settled(file, now)
         return cls(files, hash_of(marks), is_version)
 

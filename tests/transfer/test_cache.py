@@ -108,6 +108,22 @@ def test_a_version_keeps_its_path_and_another_has_its_own(tmp_path: Path) -> Non
     assert mlartifacts.cached(here / "data/a [1]*.bin") == file
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_local_file_in_place_of_one_of_its_size_and_time(tmp_path: Path) -> None:
+    """As an archive, or a copy that keeps times, puts it there."""
+    here = plant(tmp_path / "model", {"best": b"A", "last": b"B"})
+    for path in here.iterdir():
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    old = [mlartifacts.cached(here / "best"), mlartifacts.cached(here)]
+    os.rename(here / "last", here / "best")
+    assert mlartifacts.cached(here / "best").read_bytes() == b"B"
+    assert found(mlartifacts.cached(here)) == {"best": b"B"}
+    (here / "best").write_bytes(b"C")
+    os.utime(here / "best", (1_600_000_000, 1_600_000_000))
+    assert mlartifacts.cached(here / "best").read_bytes() == b"C"
+    assert (old[0].read_bytes(), found(old[1])) == (b"A", {"best": b"A", "last": b"B"})
+
+
 def test_the_files_are_read_only_and_the_cache_is_the_users_alone(
     tmp_path: Path, cache: Path
 ) -> None:
