@@ -619,6 +619,10 @@ class ArtifactFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         return functools.partial(self.cat_file, path)
 
+    def in_order(self, path: str) -> Any:
+        """A file that is read from one end to the other, of one version; it can skip bytes."""
+        return self.open(path)
+
     def cp_listed(self, path1: str, path2: str, size: int, version: str | None) -> None:
         """Copy a file as it was listed; by then it may be another where no version is known.
 

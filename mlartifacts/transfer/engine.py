@@ -14,6 +14,7 @@ import errno
 import functools
 import math
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ from mlartifacts.transfer.trees import End, File, checksum_of, state_of
 __all__ = ["MEMORY", "Engine", "Moved", "again", "differs"]
 
 T = TypeVar("T")
+_Ranges = Callable[[int, int], bytes]
 
 #: Bytes of files that are held in memory at once. With Python, the drivers and what an allocator
 #: keeps for the next piece, in an arena for each few threads, a process takes twice that and more.
@@ -68,6 +70,12 @@ _STREAMS = 2
 _SHORT = 2**18
 # The same for drivers: of what is longer, the bound of memory lets no more files pass at once.
 _MEDIUM = 2**22
+
+# What came of a file before is read again at so many places, so many bytes each: at fewer ones
+# where what follows a place is on its way, too.
+_SAMPLES = 16
+_JUMPS = 4
+_SAMPLE = 2**16
 
 _TRIES = 4
 _WAIT = 0.5
@@ -616,7 +624,7 @@ class Engine:
         part, ahead = self._parts(file.size)
 
         def pieces() -> Iterator[bytes]:
-            for piece in self._pieces(file, 0):
+            for piece in self._pieces(file):
                 hasher.update(piece)
                 yield piece
                 passed(len(piece))
@@ -655,7 +663,7 @@ class Engine:
         with self._stoppable():
             writer = self._target.fs.open(target, "wb", block_size=block, size=file.size)
             try:
-                for piece in self._pieces(file, 0):
+                for piece in self._pieces(file):
                     hasher.update(piece)
                     writer.write(bytes(piece))
                     passed(len(piece))
@@ -672,43 +680,53 @@ class Engine:
     ) -> None:
         target = os.path.realpath(target)  # a link stays a link
         self._landing.make_directory(os.path.dirname(target))
-        of = f"{self._source}\0{file.name}\0{file.size}\0{file.version}\0{file.modified}"
+        version = file.version or file.state or file.modified
+        of = f"{self._source}\0{file.name}\0{file.size}\0{version}"
         # Without a time or a version, nobody knows that what came before is of the same file.
-        is_known = (file.version or file.modified) is not None
-        keep = self._resume and is_known
+        keep = self._resume and version is not None
         with growing(target, of, keep, modified) as local:
-            done = self._before(local, file, hasher)
-            passed(done)
-            for piece in self._pieces(file, done):
+            before = functools.partial(self._before, local, file, hasher, passed)
+            for piece in self._pieces(file, before):
                 hasher.update(piece)
                 local.write(piece)
                 passed(len(piece))
             self._is_unchanged(file)
             self._compare(file, hasher.checksums(), target)
 
-    def _before(self, local: Any, file: File, hasher: Hasher) -> int:
-        """How many bytes came before; they are hashed again."""
-        size = local.seek(0, os.SEEK_END)
-        if size > file.size:
+    def _before(
+        self, local: Any, file: File, hasher: Hasher, passed: Any, read: _Ranges, places: int
+    ) -> int:
+        """How many bytes came before; they are hashed again.
+
+        Of a file without a version, it is read again whether they are of what is there now.
+        """
+        size = int(local.seek(0, os.SEEK_END))
+        is_told = file.version is not None or file.state is not None
+        if size > file.size or not (is_told or _is_begin(local, size, read, places)):
             local.truncate(0)
             return 0
         if hasher:
             local.seek(0)
             while piece := local.read(_PIECE):
                 hasher.update(piece)
-        return int(size)
+        local.seek(size)
+        passed(size)
+        return size
 
-    def _pieces(self, file: File, start: int) -> Iterator[bytes]:
-        """A file's bytes in order; several ranges are asked for at once."""
+    def _pieces(
+        self, file: File, before: Callable[[_Ranges, int], int] = lambda *_: 0
+    ) -> Iterator[bytes]:
+        """A file's bytes in order, but for those `before`; several ranges are asked for at once."""
         path = self._source.path(file.name)
         if self._source.is_local or not _is_ranged(self._source.fs, path):
-            yield from self._read(path, file, start)
+            yield from self._read(path, file, before)
             return
         waiting: collections.deque[tuple[int, concurrent.futures.Future[list[Any]]]]
         waiting = collections.deque()
         ahead = self._ahead(self._piece, self._reads(path))
-        begins = iter(range(start, file.size, self._piece))
         read = self._reading(path, file)
+        start = before(lambda begin, end: b"".join(read(begin, end)), _SAMPLES)
+        begins = iter(range(start, file.size, self._piece))
         try:
             while True:
                 while len(waiting) < ahead and (begin := next(begins, None)) is not None:
@@ -727,11 +745,16 @@ class Engine:
             for _, asked in waiting:
                 asked.cancel()
 
-    def _read(self, path: str, file: File, start: int) -> Iterator[bytes]:
-        left = file.size - start
-        with open(path, "rb") if self._source.is_local else self._source.fs.open(path) as whole:
+    def _read(
+        self, path: str, file: File, before: Callable[[_Ranges, int], int]
+    ) -> Iterator[bytes]:
+        fs = self._source.fs
+        in_order = getattr(fs, "in_order", fs.open)
+        with open(path, "rb") if self._source.is_local else in_order(path) as whole:
             if (size := getattr(whole, "size", None)) not in {None, file.size}:
                 raise _resized(path, file.size, size)
+            start = before(functools.partial(_range_of, whole), _JUMPS)
+            left = file.size - start
             whole.seek(start)
             while left:
                 self._budget.check()
@@ -773,6 +796,25 @@ def differs(end: End, name: str, listed: Checksum | None, made: Mapping[Kind, Ch
     if listed is None or matching(listed, made) is not False:
         return False
     return end.vouches(name, listed) or checksum_of(end, name, listed.kind) != made[listed.kind]
+
+
+def _is_begin(local: Any, size: int, read: _Ranges, places: int) -> bool:
+    """Whether the first bytes of a file are `local`'s, by its last ones and some in between."""
+    last = max(size - _SAMPLE, 0)
+    others = range(last - _SAMPLE, -1, -_SAMPLE)
+    # In order, as not every source can jump back.
+    for start in sorted([last, *random.sample(others, min(places - 1, len(others)))]):
+        local.seek(start)
+        sample = local.read(_SAMPLE)
+        if sample and read(start, start + len(sample)) != sample:
+            return False
+    return True
+
+
+def _range_of(file: Any, start: int, end: int) -> bytes:
+    file.seek(start)
+    data: bytes = file.read(end - start)
+    return data
 
 
 class _Far:

@@ -262,8 +262,8 @@ def copy(
     """Copy an artifact, or what is in a directory of artifacts, from one URI to another.
 
     A store copies within itself where its driver can; otherwise the bytes pass through this
-    machine's memory, and not over its disk: but for a large file of a web server that gives no
-    ranges, which is kept in a temporary one.
+    machine's memory, and not over its disk: but for a large file of a server of MLflow's that gives
+    no ranges, which is kept in a temporary one.
 
     Parameters
     ----------

@@ -275,7 +275,9 @@ def test_a_download(
     wire.bulk.delay = 0
     before = wire.bulk.bytes_to_client
     mlartifacts.download(wire.uri("tree"), there)
-    assert wire.bulk.bytes_to_client - before < len(LARGE) - len(came) + 1_000_000
+    # Samples of it, and on FTP what was on its way behind each.
+    more = 10_000_000 if name == "ftp" else 2_000_000
+    assert wire.bulk.bytes_to_client - before < len(LARGE) - len(came) + more
     assert found(there) == TREE
 
 

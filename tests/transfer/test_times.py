@@ -21,7 +21,7 @@ from mlartifacts.errors import TransferError
 from mlartifacts.transfer.times import given, is_settled, same_time, until_settled
 from mlartifacts.transfer.trees import End, File
 from tests.contract.stores import Harbour
-from tests.servers import pyftpd
+from tests.servers import pyftpd, static_http
 from tests.transfer.trees import found, odd_tree, plant
 
 Opened = Callable[[str], Harbour]
@@ -191,6 +191,67 @@ def test_a_copy_that_is_renamed_over_one_that_was_saved_with_it(
     assert found(there) == {"best": b"A" * 1000, "last": b"B" * 1000}
 
 
+@pytest.fixture
+def untagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the web server tell no ETag."""
+    send = static_http._Handler.send_header
+
+    def send_header(self: Any, name: str, value: str) -> None:
+        if name != "ETag":
+            send(self, name, value)
+
+    monkeypatch.setattr(static_http._Handler, "send_header", send_header)
+
+
+#: Those whose files have no version, and the seconds of two that were saved together: on a disk,
+#: they have one time.
+UNTOLD = [
+    *(("local", 0.0), ("sftp", 0.5), ("ftp", 0.5), ("vsftpd", 0.5), ("http", 0.5)),
+    ("mlflow-artifacts", 0.5),
+]
+
+
+@pytest.mark.usefixtures("untagged")
+@pytest.mark.parametrize(("source", "apart"), UNTOLD)
+def test_a_download_that_broke_off_does_not_go_on_with_another_file(
+    source: str, apart: float, opened: Opened, tmp_path: Path
+) -> None:
+    store: Any = opened(source)
+    _seed_two(store, apart, 20_000_000)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    there = tmp_path / "there"
+    with pytest.raises(KeyboardInterrupt):
+        mlartifacts.download(store.uri("best"), f"{there}/", callback=Meanwhile(stop, 8_000_000))
+    (part,) = there.iterdir()
+    assert part.stat().st_size
+    os.rename(store.folder / "last", store.folder / "best")
+    assert mlartifacts.download(store.uri("best"), f"{there}/").read_bytes() == b"B" * 20_000_000
+
+
+@pytest.mark.usefixtures("untagged")
+@pytest.mark.parametrize("target", ["local", "s3"])
+@pytest.mark.parametrize(("source", "apart"), UNTOLD[1:5])
+def test_a_large_file_that_is_replaced_by_one_that_was_saved_with_it(
+    source: str, apart: float, target: str, opened: Opened
+) -> None:
+    store: Any = opened(source)
+    other = opened(target)
+    _seed_two(store, apart, 48_000_000)
+    act = lambda: os.rename(store.folder / "last", store.folder / "best")  # noqa: E731
+    mlartifacts.copy(store.uri("best"), other.uri("best"), callback=Meanwhile(act))
+    (stored,) = other.stored().values()
+    assert stored in (b"A" * 48_000_000, b"B" * 48_000_000)
+
+
+def _seed_two(store: Any, apart: float, size: int) -> None:
+    store.seed({"best": b"A" * size, "last": b"B" * size})
+    _date(store.folder / "best", 0)
+    _date(store.folder / "last", apart)
+
+
 def test_a_tree_that_was_brought_from_elsewhere_meanwhile(opened: Opened, tmp_path: Path) -> None:
     """By another name of the place, as a part of another tree."""
     store = opened("sftp")
@@ -250,15 +311,15 @@ def test_listings_of_another_zone(zone: int, tmp_path: Path) -> None:
 
 
 class Meanwhile(fsspec.callbacks.Callback):  # type: ignore[misc]
-    """Does something, once, when the first bytes have passed."""
+    """Does something, once, when the first bytes have passed, or so many."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    def __init__(self, act: Callable[[], object], after: int = 0) -> None:
         super().__init__()
-        self._acts = [act]
+        self._acts, self._after = [act], after
 
     def relative_update(self, inc: int = 1) -> None:
         super().relative_update(inc)
-        if inc > 0 and self._acts:
+        if inc > 0 and self.value > self._after and self._acts:
             self._acts.pop()()
 
 

@@ -16,7 +16,7 @@ from fsspec.spec import AbstractBufferedFile
 from mlartifacts.promises import synced
 from mlartifacts.reading import ProportionalCache
 
-__all__ = ["RangedFile"]
+__all__ = ["RangedFile", "Stream"]
 
 _IN_MEMORY = 16 * 2**20
 _PIECE = 2**20
@@ -26,6 +26,74 @@ _BEGINNING = 2**16
 _TOTAL = re.compile(r"bytes [^/]*/(\d+)")
 
 T = TypeVar("T")
+
+
+class Stream:
+    """A file that is read in order, from one answer, so that all of it is of one version.
+
+    What is skipped is thrown away; who jumps back asks anew.
+
+    Parameters
+    ----------
+    fs : AsyncFileSystem
+    ask : callable
+        Gives the store's answer, an error raised.
+    explaining : callable
+        What errors are raised in.
+    """
+
+    def __init__(
+        self,
+        fs: Any,
+        ask: Callable[[], contextlib.AbstractAsyncContextManager[Any]],
+        explaining: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._fs, self._ask, self._explaining = fs, ask, explaining
+        self._answer: Any = None
+        self._wanted = self._position = 0
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._answer is not None:
+            synced(self._fs.loop, self._end)
+
+    def seek(self, position: int) -> None:
+        """Have the bytes there be the next ones."""
+        self._wanted = position
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; fewer only at the end."""
+        with self._explaining():
+            data: bytes = synced(self._fs.loop, self._read, size)
+        return data
+
+    async def _read(self, size: int) -> bytes:
+        if self._answer is None or self._wanted < self._position:
+            await self._end()
+            self._held = contextlib.AsyncExitStack()
+            self._answer = await self._held.enter_async_context(self._ask())
+        while self._position < self._wanted:
+            if not await self._some(min(self._wanted - self._position, _PIECE)):
+                return b""
+        pieces = []
+        while size and (piece := await self._some(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        self._wanted = self._position
+        return b"".join(pieces)
+
+    async def _some(self, size: int) -> bytes:
+        data: bytes = await self._answer.content.read(size)
+        self._position += len(data)
+        return data
+
+    async def _end(self) -> None:
+        answer, self._answer, self._position = self._answer, None, 0
+        if answer is not None:
+            answer.close()  # the rest of it may be on its way
+            await self._held.aclose()
 
 
 class RangedFile(AbstractBufferedFile):  # type: ignore[misc]

@@ -38,7 +38,7 @@ with STORE.driver():
     from multidict import CIMultiDict
 
     from mlartifacts.network import with_proxy
-    from mlartifacts.stores.http.files import RangedFile
+    from mlartifacts.stores.http.files import RangedFile, Stream
     from mlartifacts.stores.http.pages import is_index, links
 
 __all__ = ["HTTPArtifactFileSystem"]
@@ -307,10 +307,12 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         async with session.get(self.encode_url(path), headers=headers, **given) as response:
             self._raise_not_found_for_status(response, path)
             response.close()  # all of it may be on its way
-            return bool(response.status == 206)
+            # By a time in seconds, ranges of two versions would pass for those of one.
+            version = response.headers.get("ETag", "W/")
+            return response.status == 206 and not version.startswith("W/")
 
     def ranged(self, path: str) -> bool:
-        """Whether the server knows ranges; others send everything each time."""
+        """Whether the server gives ranges of one version; else all comes in one answer."""
         with self._explaining(path):
             known: bool = synced(self.loop, self._ranged, path)
         return known
@@ -320,6 +322,23 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
         file.modified = modified
         explaining = functools.partial(self._explaining, path)
         return checked(file._fetch_range, path, size, explaining)
+
+    def in_order(self, path: str) -> Stream:
+        ask = functools.partial(self._answering, path, self.kwargs, {})
+        return Stream(self, ask, functools.partial(self._explaining, path))
+
+    @contextlib.asynccontextmanager
+    async def _answering(
+        self, path: str, given: dict[str, Any], headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a request for a file, an error raised; 416 is none."""
+        session = await self.set_session()
+        headers = {**UNPACKED, **given.get("headers", {}), **headers}
+        url = self.encode_url(path)
+        async with session.get(url, **{**given, "headers": headers}) as response:
+            if response.status != 416:
+                self._raise_not_found_for_status(response, path)
+            yield response
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         if set(mode) & set("wax+"):
@@ -374,16 +393,12 @@ class _File(RangedFile):
 
     __str__ = __repr__
 
-    @contextlib.asynccontextmanager
-    async def ask(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        session = await self.fs.set_session()
-        given = dict(self._given)
-        headers = {**UNPACKED, **given.pop("headers", {}), **headers}
-        url = self.fs.encode_url(self.path)
-        async with session.get(url, headers=headers, **given) as response:
-            if response.status != 416:
-                self.fs._raise_not_found_for_status(response, self.path)
-            yield response
+    def ask(
+        self, headers: dict[str, str]
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        answer: contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]
+        answer = self.fs._answering(self.path, self._given, headers)
+        return answer
 
 
 async def _text(response: aiohttp.ClientResponse, url: str) -> str:

@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fsspec.spec import AbstractBufferedFile
 
 from mlartifacts.promises import synced
-from mlartifacts.stores.sftp.connection import LOST, seen
+from mlartifacts.stores.sftp.connection import LOST, alone, seen
 from mlartifacts.writing import temporary_beside
 
 if TYPE_CHECKING:
     from mlartifacts.stores.sftp.filesystem import SFTPArtifactFileSystem
 
-__all__ = ["PIECE", "SENT", "Reader", "Upload", "one_by_one", "parallel"]
+__all__ = ["PIECE", "SENT", "Ranges", "Reader", "Upload", "one_by_one", "parallel"]
 
 #: Bytes that are read ahead at most, and copied at once.
 PIECE = 4 * 2**20
 #: Bytes that are sent together, and how many such pieces are on their way at once.
 SENT = 2**20
 _AHEAD = 8
+# Of a large file, so many handles at most, one for each so many bytes.
+_HANDLES = 4
+_RANGE = 8 * 2**20
 
 # For servers that do not tell their limits (limits@openssh.com), for which asyncssh takes the
 # least that SFTP allows: what OpenSSH's take, as sshfs has it.
@@ -98,6 +103,74 @@ class Reader(AbstractBufferedFile):  # type: ignore[misc]
         if file is not None:
             # Nothing hangs on the answer, and the collector of garbage may close on any thread.
             _start(self.fs, file.close())
+
+
+class Ranges:
+    """Ranges of one file, to several threads, as it was when it was opened.
+
+    A file that is replaced can be read on by the handles that it had, and no time in seconds would
+    tell. There are as many as are used at once, of a channel each. With their connection, they
+    are lost.
+
+    Parameters
+    ----------
+    fs : SFTPArtifactFileSystem
+    path : str
+    size : int
+        How many bytes it has.
+    """
+
+    def __init__(self, fs: SFTPArtifactFileSystem, path: str, size: int) -> None:
+        self._fs, self._path = fs, path
+        self._free: asyncio.Queue[Any] = asyncio.Queue()
+        synced(fs.loop, self._open, min(_HANDLES, -(-size // _RANGE)))
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`."""
+        data: bytes = synced(self._fs.loop, self._read, start, end)
+        return data
+
+    async def _open(self, count: int) -> None:
+        async def open_all(channel: Any) -> tuple[list[Any], contextlib.AsyncExitStack]:
+            async with contextlib.AsyncExitStack() as held:
+                with alone():
+                    others = [
+                        await held.enter_async_context(self._fs._pool.get())
+                        for _ in range(count - 1)
+                    ]
+                files = await asyncio.gather(*map(self._handle, [channel, *others]))
+                return files, held.pop_all()
+
+        async with self._fs._looking_closer(self._path):
+            files, held = await self._fs._run(open_all)
+        for file in files:
+            self._free.put_nowait(file)
+        # Without waiting for the server, and on whichever thread this is forgotten.
+        end = weakref.finalize(self, lambda fs: _start(fs, _close(files, held)), self._fs)
+        end.atexit = False
+
+    async def _handle(self, channel: Any) -> Any:
+        most, options = one_by_one(channel)
+        file = await channel.open(self._path, "rb", **options)
+        file.read_len = most
+        return file
+
+    async def _read(self, start: int, end: int) -> bytes:
+        file = await self._free.get()
+        try:
+            async with self._fs._looking_closer(self._path):
+                data: bytes = await self._fs._limited(file.read(end - start, start))
+            return data
+        except LOST:
+            self._fs._pool.refuse_silence()
+            raise
+        finally:
+            self._free.put_nowait(file)
+
+
+async def _close(files: list[Any], held: contextlib.AsyncExitStack) -> None:
+    await held.aclose()
+    await asyncio.gather(*(file.close() for file in files), return_exceptions=True)
 
 
 class Upload:

@@ -21,6 +21,7 @@ from fsspec.utils import isfilelike
 
 from mlartifacts.errors import of_store
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
+from mlartifacts.reading import checked
 from mlartifacts.stores.sftp import STORE
 from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, landing, temporary_beside
@@ -40,7 +41,15 @@ with STORE.driver():
         explanation,
         seen,
     )
-    from mlartifacts.stores.sftp.files import PIECE, SENT, Reader, Upload, one_by_one, parallel
+    from mlartifacts.stores.sftp.files import (
+        PIECE,
+        SENT,
+        Ranges,
+        Reader,
+        Upload,
+        one_by_one,
+        parallel,
+    )
 
 __all__ = ["SFTPArtifactFileSystem"]
 
@@ -362,6 +371,13 @@ class SFTPArtifactFileSystem(AsyncArtifactFileSystem, SSHFileSystem):  # type: i
             if not error.reason.endswith(" is a directory"):
                 raise
             os.makedirs(lpath, exist_ok=True)
+
+    def ranges(self, path: str, size: int, modified: float | None) -> Callable[[int, int], bytes]:
+        path = self._strip_protocol(path)
+        explaining = functools.partial(self._explaining, path)
+        with explaining():
+            opened = Ranges(self, path, size)
+        return checked(opened.read, path, size, explaining)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Reader:
         if mode != "rb":
