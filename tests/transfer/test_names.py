@@ -194,7 +194,7 @@ def test_a_sync_to_other_letters_deletes_nothing_that_it_copied(
     plant(folder, {"readme.md": b"old", "data/f": b"old", "x/Y/z": b"old", "extra": b"?"})
     here = plant(tmp_path / "here", {"README.md": b"newer", "Data/f": b"newer", "x/y/Z": b"newer"})
     if not is_newer:
-        plant(folder, {"readme.md": b"newer", "data/f": b"newer", "x/Y/z": b"newer"})
+        mlartifacts.sync(here, uri)
     before = found(folder)
     report = mlartifacts.sync(here, uri, delete=True, dry_run=dry_run)
     assert set(report.moved) == ({"README.md", "Data/f", "x/y/Z"} if is_newer else set())
