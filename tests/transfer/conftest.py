@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def behind_s3(moto_server: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 
 #: Look for the DataNode where the proxy is, and do not wait for another one to have a block.
+#: Clients of one context share connections: this one must not read by one that avoids the proxy.
 _HDFS = (
     "dfs.client.use.datanode.hostname=true,dfs.client.retry.window.base=10,"
-    "dfs.client.max.block.acquire.failures=1"
+    "dfs.client.max.block.acquire.failures=1,dfs.client.context={}"
 )
 
 
@@ -103,7 +105,7 @@ def line(
                 port = store.server.datanode_port
                 bulk = Proxy(LOOPBACK, port, listen=(hdfs_server.BY_NAME, port))
                 stack.callback(bulk.close)
-                monkeypatch.setenv("MLFLOW_PYARROW_EXTRA_CONF", _HDFS)
+                monkeypatch.setenv("MLFLOW_PYARROW_EXTRA_CONF", _HDFS.format(uuid.uuid4()))
             return Line(store, proxy, bulk, behind_port(store, proxy.port))
 
         yield open_
