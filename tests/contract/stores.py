@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import gzip
 import json
 import os
 import pickle
@@ -743,7 +744,10 @@ class Hdfs(Harbour):
         for status in self._client.list_status(self._folder, recursive=True):
             if not status.isdir:
                 with self._client.read(status.path) as file:
-                    found[status.path.removeprefix(f"{self._folder}/")] = file.read()
+                    data = file.read()
+                if data and status.path.endswith(".gz"):
+                    data = gzip.decompress(data)  # as MLflow's client does, and pyarrow by default
+                found[status.path.removeprefix(f"{self._folder}/")] = data
         return found
 
     def elsewhere(self, host: str, port: int) -> Place:

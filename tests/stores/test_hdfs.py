@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import textwrap
 import threading
 from urllib.parse import urlsplit
 
+import pyarrow
 import pytest
 
 import mlartifacts
@@ -23,6 +26,7 @@ from mlartifacts.stores.hdfs.driver import Cluster
 from mlartifacts.stores.hdfs.native import _connection
 from mlartifacts.uri import parse
 from tests.servers import silent
+from tests.transfer.trees import found, plant
 
 DRIVERS = ("pyarrow", "hdfs-native")
 
@@ -238,11 +242,118 @@ def test_names_beyond_the_basic_plane(fs, other, root):
     assert not fs.exists(f"{root}/🦉🦉")
 
 
-def test_bytes_are_not_compressed_for_their_name(fs, root):
-    data = gzip.compress(b"x" * 1000)
-    fs.pipe(f"{root}/a.gz", data)
+PLAIN = b"x,y\n1,2\n" * 50
+LARGE = random.Random(11).randbytes(9_000_000)
+
+
+def packed(codec, data):
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, codec) as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+#: Under names for which MLflow compresses them; most are compressed already.
+LOGGED = {
+    "t.csv.gz": gzip.compress(PLAIN),
+    "large.gz": gzip.compress(LARGE, 1),
+    "misnamed.gz": PLAIN,
+    "empty.gz": b"",
+    "m.tar.bz2": bz2.compress(PLAIN),
+    "d.lz4": packed("lz4", PLAIN),
+    "misnamed.lz4": PLAIN,
+    "large.lz4": LARGE,
+    "d.zst": packed("zstd", PLAIN),
+    "no.zst": b"\x28\xb5\x2f\xfd" + PLAIN,
+    "empty.zst": b"",
+    "t.csv": PLAIN,
+    ".gz": PLAIN,
+}
+
+
+@pytest.fixture
+def repository(cluster, root):
+    """MLflow's own."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(f"{cluster.url}{root}")
+
+
+def test_files_that_mlflow_compressed_for_their_names(fs, root, cluster, repository, tmp_path):
+    """They come back as they were logged, in whole and in parts, with their sizes."""
+    plant(tmp_path / "here", LOGGED)
+    repository.log_artifacts(str(tmp_path / "here"))
+    sizes = {f"{root}/{name}": len(data) for name, data in LOGGED.items()}
+    assert {each["name"]: each["size"] for each in fs.ls(root, detail=True)} == sizes
+    for name, data in LOGGED.items():
+        path = f"{root}/{name}"
+        assert (name, fs.size(path)) == (name, len(data))
+        assert fs.cat_file(path) == data
+        assert fs.cat_file(path, 2, -1) == data[2:-1]
+        with fs.open(path) as file:
+            assert file.read(5) == data[:5]
+            file.seek(0)
+            assert file.read() == data
+            file.seek(-3 if data else 0, 2)
+            assert file.read() == data[-3:]
+    mlartifacts.download(f"{cluster.url}{root}", tmp_path / "there", driver=fs.driver.name)
+    assert found(tmp_path / "there") == LOGGED
+
+
+def test_files_that_mlflow_decompresses_for_their_names(fs, root, cluster, repository, tmp_path):
+    """It gets them as they were written here."""
+    here = plant(tmp_path / "here", LOGGED)
+    mlartifacts.upload(here, f"{cluster.url}{root}/by-us", driver=fs.driver.name)
+    for name, data in LOGGED.items():
+        assert fs.cat_file(f"{root}/by-us/{name}") == data
+    repository.download_artifacts("by-us", str(tmp_path))
+    assert found(tmp_path / "by-us") == LOGGED
+
+
+def test_what_is_no_bzip2_is_stored_as_it_is(fs, root, native):
+    """It would not be known again: every file of bzip2 looks alike."""
+    fs.pipe(f"{root}/misnamed.bz2", PLAIN)
+    with native.read(f"{root}/misnamed.bz2") as file:
+        assert file.read() == PLAIN
+    assert fs.cat(f"{root}/misnamed.bz2") == PLAIN
+
+
+def test_compressed_files_of_other_programs(fs, root, native):
+    stored = {
+        "t.gz": gzip.compress(PLAIN),
+        "t.bz2": bz2.compress(PLAIN),
+        "t.zst": pyarrow.compress(PLAIN, "zstd", asbytes=True),
+        "plain.gz": PLAIN,
+    }
+    for name, data in stored.items():
+        with native.create(f"{root}/{name}") as file:
+            file.write(data)
+    for name, data in stored.items():
+        assert (fs.cat(f"{root}/{name}"), fs.size(f"{root}/{name}")) == (data, len(data))
+
+
+def test_a_file_that_was_compressed_for_its_name_and_is_cut(fs, root, native):
+    with native.create(f"{root}/a.gz") as file:
+        file.write(gzip.compress(gzip.compress(LARGE))[:-100])
+    assert fs.ls(root, detail=False) == [f"{root}/a.gz"]
+    with pytest.raises(OSError, match="damaged: Truncated") as caught:
+        fs.cat(f"{root}/a.gz")
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, f"{root}/a.gz")
+
+
+def test_a_file_that_gets_a_name_for_which_it_is_compressed(fs, root, repository, tmp_path):
+    data = gzip.compress(PLAIN)
+    fs.pipe(f"{root}/a.bin", data)
+    fs.mv(f"{root}/a.bin", f"{root}/a.gz")
     assert fs.cat(f"{root}/a.gz") == data
-    assert fs.size(f"{root}/a.gz") == len(data)
+    repository.download_artifacts("a.gz", str(tmp_path))
+    assert (tmp_path / "a.gz").read_bytes() == data
+    with fs.open(f"{root}/a.gz", "ab") as file:
+        file.write(b"more")
+    assert fs.cat(f"{root}/a.gz") == data + b"more"
+    fs.mv(f"{root}/a.gz", f"{root}/b/c.bin")
+    assert fs.cat(f"{root}/b/c.bin") == data + b"more"
+    assert fs.find(root) == [f"{root}/b/c.bin"]
 
 
 def test_nul_does_not_end_a_name(fs, root):

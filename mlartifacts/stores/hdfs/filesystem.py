@@ -21,6 +21,7 @@ from mlartifacts.errors import InvalidConfig, MissingDriver
 from mlartifacts.promises import SyncArtifactFileSystem, texts, unfit_text
 from mlartifacts.stores.hdfs import STORE, clean, libhdfs, site
 from mlartifacts.stores.hdfs.driver import Cluster, Driver, Reader, failure
+from mlartifacts.stores.hdfs.packed import Packing, codec_of
 from mlartifacts.uri import server_name
 from mlartifacts.writing import WholeWrite, surely, temporary_beside
 
@@ -82,6 +83,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
             host, port, user, kerb_ticket, dict(extra_conf or {}), replication, timeout
         )
         self.driver: Driver = _make_driver(driver, self.cluster)
+        self.packing = Packing(self.driver)
 
     @property
     def fsid(self) -> str:
@@ -95,12 +97,15 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
         found = self.driver.find(path)
         if found is None:
             raise failure(errno.ENOENT, path)
-        return found.as_info()
+        return self.packing.told(found).as_info()
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
         entries = self.driver.list(path)
-        infos = [self.info(path)] if entries is None else [each.as_info() for each in entries]
+        if entries is None:
+            infos = [self.info(path)]
+        else:
+            infos = [self.packing.told(each).as_info() for each in entries]
         infos.sort(key=lambda info: str(info["name"]))
         return infos if detail else [info["name"] for info in infos]
 
@@ -163,7 +168,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _reader(self, path: str) -> Reader:
         try:
-            return self.driver.open(path)
+            return self.packing.open(path)
         except FileNotFoundError as error:  # what HDFS says of a directory, too
             found = self.driver.find(path)
             if found is not None and found.is_dir:
@@ -194,7 +199,7 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
             block_size or _READ_AHEAD,
             cache_type=cache_type,
             cache_options=cache_options,
-            size=found.size,
+            size=self.packing.told(found).size,
         )
 
     # ---- Writing -------------------------------------------------------------------------
@@ -246,8 +251,12 @@ class HDFSFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise failure(errno.EINVAL, source, f"a directory cannot move into itself ({target})")
         if there is not None and (there.is_dir or moved.is_dir):
             raise failure(errno.EISDIR if there.is_dir else errno.ENOTDIR, target)
-        self.driver.mkdir(self._parent(target))
-        self.driver.rename(source, target)
+        if not moved.is_dir and codec_of(source) != codec_of(target):
+            self.cp_file(source, target)
+            self.driver.remove(source)
+        else:
+            self.driver.mkdir(self._parent(target))
+            self.driver.rename(source, target)
 
     def rm_file(self, path: str) -> None:
         self._remove(self._strip_protocol(path), recursive=False)
@@ -322,6 +331,10 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
     def copies_within(self, path: str) -> bool:
         return False
 
+    def ranged(self, path: str) -> bool:
+        """Whether it may be stored as it is; else a range comes with all before it."""
+        return codec_of(path) is None
+
     def is_written(self, path: str) -> bool:
         """A file has the time when it was begun, until it is closed, and one writer at most."""
         try:
@@ -359,7 +372,7 @@ class HDFSArtifactFileSystem(SyncArtifactFileSystem, HDFSFileSystem):  # type: i
             raise failure(errno.EISDIR, path)
         if there is not None and "x" in mode:
             raise failure(errno.EEXIST, path)
-        upload = _Upload(self.driver, path, "x" in mode, autocommit, size is not None)
+        upload = _Upload(self, path, "x" in mode, autocommit, size is not None)
         if there is not None and "a" in mode:
             # Appending in place could not be taken back if it broke off.
             try:
@@ -378,7 +391,7 @@ class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         if self._reader is None:
-            self._reader = self.fs.driver.open(self.path)
+            self._reader = self.fs.packing.open(self.path)
         return self._reader.read_at(start, end - start)
 
     def close(self) -> None:
@@ -392,14 +405,14 @@ class _Upload:
     """A file under a temporary name, renamed when it is complete."""
 
     def __init__(
-        self, driver: Driver, target: str, exclusive: bool, autocommit: bool, is_sized: bool
+        self, fs: HDFSFileSystem, target: str, exclusive: bool, autocommit: bool, is_sized: bool
     ) -> None:
-        self._driver = driver
+        self._driver = fs.driver
         self._target = target
         self._exclusive = exclusive
         self._autocommit = autocommit
         self._temporary = temporary_beside(target, passing=is_sized and autocommit)
-        self._writer = driver.create(self._temporary)
+        self._writer = fs.packing.create(self._temporary, target)
         self._ended = False
         self._buffer = bytearray()
         self._written = 0
