@@ -37,7 +37,7 @@ from mlartifacts.transfer.names import refuse_names
 from mlartifacts.transfer.progress import Progress
 from mlartifacts.transfer.state import DIRECTORY, cache_directory, hash_of, key_of
 from mlartifacts.transfer.times import is_settled
-from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
+from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step, unverified
 from mlartifacts.transfer.verify import verify
 from mlartifacts.uri import shown
 
@@ -60,7 +60,11 @@ _MARGIN = 1.0
 
 @queries_hidden()
 def cached(
-    uri: str | os.PathLike[str], *, callback: Callback | None = None, **options: Any
+    uri: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    callback: Callback | None = None,
+    **options: Any,
 ) -> Path:
     """Give a local copy of an artifact, or of a directory of artifacts, fetched when it changed.
 
@@ -92,6 +96,7 @@ def cached(
     ----------
     uri : str or path-like
         An artifact URI; no chain.
+    verify : bool, default True
     callback : fsspec.callbacks.Callback, optional
         As for :func:`mlartifacts.download`.
     **options
@@ -126,14 +131,14 @@ def cached(
     source, explaining = _source(uri, options)
     snapshots = _snapshots(source)
     with explaining:
-        return _cached(snapshots, source, callback)
+        return _cached(snapshots, source, verify, callback)
 
 
-def _cached(snapshots: Snapshots, source: End, callback: Callback | None) -> Path:
+def _cached(snapshots: Snapshots, source: End, verify: bool, callback: Callback | None) -> Path:
     while True:
         state = _State.of(source)
         try:
-            return _given(snapshots, source, state, callback)
+            return _given(snapshots, source, state, verify, callback)
         except OSError as error:
             if not _is_full(error) or not snapshots.make_room(0, max(state.size, 1)):
                 raise
@@ -146,7 +151,9 @@ def _is_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def _given(snapshots: Snapshots, source: End, state: _State, callback: Callback | None) -> Path:
+def _given(
+    snapshots: Snapshots, source: End, state: _State, verify: bool, callback: Callback | None
+) -> Path:
     key, name = key_of(source), source.name or "artifacts"
     if path := state.known(snapshots, key):
         return path
@@ -159,7 +166,8 @@ def _given(snapshots: Snapshots, source: End, state: _State, callback: Callback 
             snapshots.make_room(state.size)
             with snapshots.part(key, name) as part:
                 try:
-                    content = _fetch(source, state.files, part, callback)
+                    files = state.files if verify else unverified(state.files)
+                    content = _fetch(source, files, part, callback)
                 except TransferError as error:
                     is_silent = any(isinstance(e, TimeoutError) for e in error.failures.values())
                     if is_silent or _State.of(source).mark == state.mark:

@@ -784,8 +784,9 @@ class Engine:
             self._is_unchanged(file)  # they may be right, and a new file's
             if self._source.is_local:
                 raise _changed(self._source.path(file.name))
-            reason = "other bytes were read than are stored (their checksum differs)"
-            raise Damaged(errno.EIO, f"{reason}: they were not kept", target)
+            reason = "other bytes were read than are stored (their checksum differs): they were not"
+            more = " kept. verify=False keeps them, if the checksum that is listed is a wrong one"
+            raise Damaged(errno.EIO, reason + more, target)
 
 
 def differs(end: End, name: str, listed: Checksum | None, made: Mapping[Kind, Checksum]) -> bool:

@@ -35,7 +35,7 @@ from mlartifacts.transfer.removing import (
     remove_whole,
 )
 from mlartifacts.transfer.times import are_one, is_settled
-from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step
+from mlartifacts.transfer.trees import End, File, means_inside, refuse_empty_step, unverified
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -186,6 +186,7 @@ def download(
     exclude: Patterns | None = None,
     overwrite: Overwrite | None = None,
     resume: bool = True,
+    verify: bool = True,
     dry_run: bool = False,
     callback: Callback | None = None,
     **options: Any,
@@ -205,6 +206,9 @@ def download(
     resume : bool, default True
         Do not fetch again what is there already, unless `overwrite` says so, and go on with a
         large file that broke off.
+    verify : bool, default True
+        Compare what comes with the checksum that its store lists. Turn it off for an Azure blob
+        whose Content-MD5, which is whatever its writer said, is not that of its bytes.
 
     Returns
     -------
@@ -230,6 +234,7 @@ def download(
             paths=PathFilter(include, exclude),
             overwrite=overwrite,
             resume=resume,
+            verify=verify,
             dry_run=dry_run,
             callback=callback,
         )
@@ -253,6 +258,7 @@ def copy(
     exclude: Patterns | None = None,
     overwrite: Overwrite | None = None,
     resume: bool = True,
+    verify: bool = True,
     dry_run: bool = False,
     callback: Callback | None = None,
     source_options: Mapping[str, Any] | None = None,
@@ -273,6 +279,8 @@ def copy(
         A file goes into a directory, or a URI that ends with a slash.
     include, exclude, overwrite, resume, dry_run, callback
         As for :func:`upload`.
+    verify : bool, default True
+        As for :func:`download`.
     source_options, target_options : mapping, optional
         The drivers' options.
     cluster : distributed.Client, optional
@@ -300,6 +308,7 @@ def copy(
         paths=PathFilter(include, exclude),
         overwrite=overwrite,
         resume=resume,
+        verify=verify,
         dry_run=dry_run,
         callback=callback,
         cluster=cluster,
@@ -315,6 +324,7 @@ def sync(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     delete: bool = False,
+    verify: bool = True,
     dry_run: bool = False,
     callback: Callback | None = None,
     source_options: Mapping[str, Any] | None = None,
@@ -326,7 +336,7 @@ def sync(
     ----------
     source, target : str or path-like
         As for :func:`copy`.
-    include, exclude, dry_run, callback, source_options, target_options
+    include, exclude, verify, dry_run, callback, source_options, target_options
         As for :func:`copy`. What they leave out is neither copied nor deleted.
     delete : bool, default False
         Delete the files that the source, a directory, has not, once everything was copied; those
@@ -359,6 +369,7 @@ def sync(
         paths=paths,
         overwrite="different",
         resume=True,
+        verify=verify,
         dry_run=dry_run,
         callback=callback,
         delete=delete,
@@ -506,6 +517,7 @@ def _transfer(
     resume: bool,
     dry_run: bool,
     callback: Callback | None,
+    verify: bool = True,
     cluster: Any = None,
     delete: bool = False,
 ) -> tuple[Report, bool]:
@@ -539,6 +551,8 @@ def _transfer(
         files = files | source.timed(unclear(asked, there, overwrite, _LARGE))
         asked = {n: there[n] for n in there if n in files and (is_newer or records.knows(files[n]))}
         there = there | target.timed(unclear(asked, files, overwrite, 0))
+    if not verify:
+        files = unverified(files)
 
     def same(one: File, other: File) -> bool:
         # The time of what a store made itself tells nothing of what it was made from, and one that

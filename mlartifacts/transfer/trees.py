@@ -35,6 +35,7 @@ __all__ = [
     "means_inside",
     "refuse_empty_step",
     "state_of",
+    "unverified",
 ]
 
 _PIECE = 8 * 2**20
@@ -100,6 +101,11 @@ class File:
     def local(cls, name: str, status: os.stat_result) -> File:
         """The file that a disk says something of."""
         return cls(name, status.st_size, status.st_mtime, state=state_of(status), unit=0)
+
+
+def unverified(files: Mapping[str, File]) -> dict[str, File]:
+    """Files without the checksums that their store lists: what comes is compared with none."""
+    return {name: dataclasses.replace(file, checksum=None) for name, file in files.items()}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 import google_crc32c
 import pytest
+from azure.storage.blob import ContentSettings
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from fsspec.callbacks import Callback
@@ -25,7 +26,7 @@ import mlartifacts
 from mlartifacts.checksums import MD5, Checksum, Hasher, Kind
 from mlartifacts.errors import TransferError
 from mlartifacts.transfer import engine
-from tests.contract.stores import Harbour
+from tests.contract.stores import Azure, Harbour
 from tests.servers import reverse_proxy
 from tests.servers.reverse_proxy import Answer, Request, Reverse
 from tests.transfer import conftest
@@ -484,3 +485,34 @@ def in_parts(algorithm: str, *parts: bytes) -> Checksum:
     digests = b"".join(hashlib.new(algorithm, part).digest() for part in parts)
     kind = Kind(algorithm, len(parts[0]))
     return Checksum(kind, hashlib.new(algorithm, digests).digest())
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_an_azure_blob_whose_md5_is_a_wrong_one(
+    opened: Callable[[str], Harbour], name: str, tmp_path: Path
+) -> None:
+    """Azure lists whatever the blob's writer said."""
+    store, other = opened("az"), opened("s3")
+    assert isinstance(store, Azure)
+    store.seed({f"tree/{name}": MARKED[name]})
+    wrong = ContentSettings(content_md5=bytearray(hashlib.md5(b"another").digest()))
+    with store._container as container:
+        container.get_blob_client(f"tree/{name}").set_http_headers(wrong)
+    here = plant(tmp_path / "here", {name: b"old"})
+    other.seed({f"tree/{name}": b"old"})
+    refused = pytest.raises(TransferError, match="verify=False keeps them")
+    with refused:
+        mlartifacts.cached(store.uri("tree"))
+    assert found(mlartifacts.cached(store.uri("tree"), verify=False)) == {name: MARKED[name]}
+    with refused:
+        mlartifacts.download(store.uri("tree"), here)
+    assert found(here) == {name: b"old"}
+    mlartifacts.download(store.uri("tree"), here, verify=False)
+    assert found(here) == {name: MARKED[name]}
+    for act in (mlartifacts.sync, mlartifacts.copy):
+        with refused:
+            act(store.uri("tree"), other.uri("tree"))
+        assert other.stored() == {f"tree/{name}": b"old"}
+        act(store.uri("tree"), other.uri("tree"), verify=False)
+        assert other.stored() == {f"tree/{name}": MARKED[name]}
+        other.seed({f"tree/{name}": b"old"})
