@@ -7,6 +7,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -275,3 +276,15 @@ def test_mlflow_alone_schemes_need_no_import(harbour: Harbour, tmp_path: Any) ->
         check=True,
         timeout=60,
     )
+
+
+def test_no_login_of_a_netrc_is_sent(harbour: Harbour, fs: Any, root: str) -> None:
+    """One for every host, beside what is signed."""
+    harbour.seed({"file": b"x"})
+    netrc = Path.home() / ".netrc"
+    netrc.write_text("default login me password secret\n")
+    netrc.chmod(0o600)
+    assert fs.cat_file(f"{root}/file") == b"x"
+    if harbour.writable:
+        fs.pipe_file(f"{root}/other", b"y")
+        assert fs.cat_file(f"{root}/other") == b"y"  # Azure's own client would read it

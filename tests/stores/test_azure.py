@@ -435,6 +435,17 @@ def test_missing_container_is_named(fs, container):
         fs.ls("No_Container!")
 
 
+def test_the_networks_own_proxy(azurite, root, through, monkeypatch):
+    through("http://azure.invalid")
+    fs, path = mlartifacts.url_to_fs(root)
+    with reverse_proxy.serve(azurite.url) as network:
+        network.whole_urls = True
+        monkeypatch.setenv("HTTP_PROXY", network.url)
+        fs.pipe_file(f"{path}/file", b"data")
+        assert fs.cat_file(f"{path}/file") == b"data"
+        assert network.requests
+
+
 def test_nobody_listens(azurite, root, refused_port, monkeypatch):
     waits = []
 

@@ -28,7 +28,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, _get_batch_size, _run_coros_in_chunks
 
 from mlartifacts.errors import InvalidConfig, InvalidURI, MissingDriver, final, of_store
-from mlartifacts.network import sockets
+from mlartifacts.network import sockets, with_proxy
 from mlartifacts.promises import (
     TOO_LARGE,
     AsyncArtifactFileSystem,
@@ -178,13 +178,11 @@ class _Transport(AioHttpTransport):  # type: ignore[misc]
 
     async def open(self) -> None:
         wait = self.connection_config.read_timeout
-        if wait and self.session is None and not self._has_been_opened:
-            self.session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=sockets(wait)),
-                trust_env=self._use_env_settings,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
+        if self.session is None and not self._has_been_opened:
+            options = {"cookie_jar": aiohttp.DummyCookieJar(), "auto_decompress": False}
+            if wait:
+                options["connector"] = aiohttp.TCPConnector(socket_factory=sockets(wait))
+            self.session = aiohttp.ClientSession(**with_proxy(options))
         await super().open()
 
     async def send(self, request: Any, **config: Any) -> Any:
