@@ -648,9 +648,9 @@ def test_what_something_else_answers(front, acts, raw, answer):
 
 
 @pytest.mark.parametrize("answer", [PAGE, MISSING, *EMPTY], ids=lambda answer: answer.status)
-@pytest.mark.parametrize("act", ["delete", "sync", "rm"])
+@pytest.mark.parametrize("act", ["delete", "sync", "rm", "rm of a list"])
 def test_deletions_that_something_else_answers(front, root, raw, tmp_path, answer, act):
-    names = {"tree/one", "tree/two", "tree/three"}
+    names = {f"tree/{number}" for number in range(20 if act == "rm of a list" else 3)}
     for name in names:
         raw.upload_blob(name, b"")
     (tmp_path / "empty").mkdir()
@@ -661,11 +661,45 @@ def test_deletions_that_something_else_answers(front, root, raw, tmp_path, answe
             mlartifacts.delete(f"{root}/tree", exclude=["other"])
         elif act == "sync":
             mlartifacts.sync(tmp_path / "empty", f"{root}/tree", delete=True)
-        else:
+        elif act == "rm":
             fs.rm(path, recursive=True)
-    if act != "rm":
+        else:
+            fs.rm([f"{path}/{number}" for number in range(20)])
+    if act in {"delete", "sync"}:
         assert caught.value.failures.keys() == {name.removeprefix("tree/") for name in names}
     assert {blob.name for blob in raw.list_blobs()} == names
+
+
+def test_many_files_are_deleted_together(front, fs, container, raw):
+    names = [f"many/{number}" for number in range(300)]
+    for name in names:
+        raw.upload_blob(name, b"")
+    front.requests.clear()
+    fs.rm([f"{container}/{name}" for name in names])
+    assert [request.method for request in front.requests] == ["POST", "POST"]
+    assert not list(raw.list_blobs())
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_files_of_which_one_is_not_there_are_deleted(fs, container, raw, count):
+    raw.upload_blob("other", b"")
+    names = [f"{number:02}" for number in range(count)]
+    for name in names[1:]:
+        raw.upload_blob(name, b"")
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.rm([f"{container}/{name}" for name in names])
+    assert caught.value.filename == f"{container}/00"
+    assert [blob.name for blob in raw.list_blobs()] == ["other"]
+
+
+def test_files_that_are_deleted_one_by_one_where_no_batches_are_taken(front, fs, container, raw):
+    names = [f"{number:02}" for number in range(20)]
+    for name in names:
+        raw.upload_blob(name, b"")
+    headers = {"x-ms-version": "1", "x-ms-error-code": "UnsupportedHttpVerb"}
+    front.answer = lambda each: Answer(405, b"", headers) if each.method == "POST" else None
+    fs.rm([f"{container}/{name}" for name in names[1:]])
+    assert [blob.name for blob in raw.list_blobs()] == ["00"]
 
 
 @pytest.mark.parametrize("part", ["comp=block&", "comp=blocklist"])

@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -94,6 +94,8 @@ _UNLISTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # How many blobs Azure deletes by one request, how many of these are on their way at once, and what
 # is answered about a blob that is gone.
 _DELETED_AT_ONCE = 256
+# Of files whose errors matter: so many requests at once take no longer than one for all.
+_DELETED_ONE_BY_ONE = 16
 _BATCHES_AT_ONCE = 4
 _GONE = frozenset({200, 202, 404})
 
@@ -756,17 +758,47 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
     async def _rm_listed(self, paths: list[str]) -> list[str]:
         container, names = self.split_path(paths[0])[0], [self.split_path(p)[1] for p in paths]
         async with self.service_client.get_container_client(container) as client:
-            return paths if await _delete_together(client, names) else []
+            return [] if {*await _delete_together(client, names)} <= _GONE else paths
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
+        if not recursive:
+            await self._rm_files(texts(path))
+            return
         for each in texts(path):
             container, key, _ = self.split_path(each)
-            if not recursive:
-                await self._rm_file(each)
-            elif not key and kwargs.get("maxdepth") is None:
+            if not key and kwargs.get("maxdepth") is None:
                 await self.service_client.delete_container(container)
             else:
                 await self._rm_tree(each, **kwargs)
+
+    async def _rm_files(self, paths: Iterable[str]) -> None:
+        """Delete all that can be of some files, and raise the first error then."""
+        together: dict[str, list[str]] = collections.defaultdict(list)
+        for path in dict.fromkeys(paths):
+            container, key, version = self.split_path(path)
+            together[container if key and version is None else path].append(path)
+        some = [
+            self._rm_some(each[first : first + _DELETED_AT_ONCE])
+            for each in together.values()
+            for first in range(0, len(each), _DELETED_AT_ONCE)
+        ]
+        _raise_first(await _in_chunks(some, _BATCHES_AT_ONCE))
+
+    async def _rm_some(self, paths: list[str]) -> None:
+        """Delete some files of one container."""
+        said: set[int] = set()
+        if len(paths) > _DELETED_ONE_BY_ONE:
+            container, names = self.split_path(paths[0])[0], [self.split_path(p)[1] for p in paths]
+            async with self.service_client.get_container_client(container) as client:
+                with contextlib.suppress(HttpResponseError, ValueError):  # each has its own
+                    said = {*await _delete_together(client, names)}
+        if said and said <= _GONE:
+            if 404 in said:
+                reason = f"This file, or another one of {len(paths)} to be deleted, was not there"
+                raise FileNotFoundError(errno.ENOENT, reason, paths[0])
+            return
+        errors = await _in_chunks([self._rm_file(path) for path in paths], self.batch_size)
+        _raise_first(e for e in errors if not (said and isinstance(e, ResourceNotFoundError)))
 
     async def _rm_tree(
         self, path: str, maxdepth: int | None = None, batch_size: int | None = None
@@ -788,10 +820,10 @@ class _Driver(AzureBlobFileSystem):  # type: ignore[misc]
                     await client.delete_blob(name)
 
             async def delete_some(names: list[str]) -> list[str]:
-                try:
-                    return await _delete_together(client, names) if len(names) > 1 else names
-                except (HttpResponseError, ValueError):  # each has its own, by itself
-                    return names
+                with contextlib.suppress(HttpResponseError, ValueError):  # each has its own
+                    if len(names) > 1 and {*await _delete_together(client, names)} <= _GONE:
+                        return []
+                return names
 
             starts = range(0, len(files), _DELETED_AT_ONCE)
             some = [delete_some(files[first : first + _DELETED_AT_ONCE]) for first in starts]
@@ -1003,8 +1035,8 @@ def _close(loop: Any, client: Any, credential: Any) -> None:
             ending.result(1)
 
 
-async def _delete_together(client: Any, names: list[str]) -> list[str]:
-    """Delete blobs of a container by one request, and give those that may still be there.
+async def _delete_together(client: Any, names: list[str]) -> list[int]:
+    """Delete blobs of a container by one request, and give the statuses, in any order.
 
     Raises
     ------
@@ -1015,8 +1047,22 @@ async def _delete_together(client: Any, names: list[str]) -> list[str]:
         *names, raise_on_any_failure=False, raw_request_hook=_bound_plainly
     )
     said = [answer.status_code async for answer in answers]
-    # Which answer is of which blob is not said by their order.
-    return [] if len(said) == len(names) and {*said} <= _GONE else names
+    if len(said) != len(names):
+        raise ValueError(f"{len(said)} answers to {len(names)} deletions")
+    return said
+
+
+async def _in_chunks(some: list[Any], size: int) -> list[BaseException | None]:
+    errors: list[BaseException | None] = await _run_coros_in_chunks(
+        some, batch_size=size, return_exceptions=True
+    )
+    return errors
+
+
+def _raise_first(errors: Iterable[BaseException | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _bound_plainly(request: Any) -> None:
