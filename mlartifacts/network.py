@@ -1,4 +1,4 @@
-"""What aiohttp lacks of the network: its own proxy, and an end to uploads that nobody takes.
+"""What aiohttp lacks: the network's own proxy, patience, and an end to uploads that nobody takes.
 
 aiohttp's ``trust_env`` is not the proxy (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``): that reads
 logins from ``~/.netrc``, too, beside ours or where none is to be told.
@@ -6,6 +6,7 @@ logins from ``~/.netrc``, too, beside ours or where none is to be told.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import urllib.request
@@ -15,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 import yarl
 
 from mlartifacts.errors import InvalidConfig
+from mlartifacts.retrying import FAILING, asked_for, pause
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["sockets", "way", "with_proxy"]
+__all__ = ["patient", "sockets", "way", "with_proxy"]
+
+# How often a server is asked that is busy or fails, and the most seconds before the second time,
+# twice as many before each further one.
+_TRIES = 6
+_WAIT = 0.5
 
 # Bytes of an upload that the system takes before it sends them.
 _UNSENT = 2**18
@@ -74,6 +81,37 @@ async def _by_proxy(
 def with_proxy(session: dict[str, Any]) -> dict[str, Any]:
     """Options of a session that goes by the network's own proxy."""
     return {**session, "middlewares": (*session.get("middlewares", ()), _by_proxy)}
+
+
+def patient(allowed: float | None) -> aiohttp.ClientMiddlewareType:
+    """A middleware that asks a server again which is busy or fails for the moment.
+
+    It is for requests without a body.
+
+    Parameters
+    ----------
+    allowed : float or None
+        Seconds to wait between all tries together, at most; ``None``: any.
+    """
+
+    async def ask(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        tries, waited = 0, 0.0
+        while True:
+            tries += 1
+            answer = await handler(request)
+            if answer.status not in FAILING or tries == _TRIES:
+                return answer
+            asked = asked_for(answer.headers.get("Retry-After"))
+            wait = pause(_WAIT, tries) if asked is None else asked
+            waited += wait
+            if allowed is not None and waited > allowed:
+                return answer
+            answer.close()
+            await asyncio.sleep(wait)
+
+    return ask
 
 
 class _Heard(socket.socket):

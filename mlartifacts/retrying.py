@@ -8,7 +8,10 @@ import math
 import random
 import time
 
-__all__ = ["asked_for", "pause"]
+__all__ = ["FAILING", "asked_for", "pause"]
+
+#: Statuses of a server that is busy, or fails for the moment.
+FAILING = frozenset({429, 500, 502, 503, 504})
 
 # How often a wait is doubled: no longer one is meant, and none is too large for a number.
 _MOST_DOUBLED = 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import collections
+import errno
 import http.server
 import json
 import logging
@@ -526,6 +528,7 @@ def test_the_networks_own_proxy(bucket, gcs_emulator, tmp_path, monkeypatch):
 
 
 def test_the_networks_own_proxy_is_asked_for_a_tunnel(gcs_emulator, monkeypatch):
+    monkeypatch.setattr(gcs, "_WAIT", 0.01)
     with tcp_proxy.proxied(gcs_emulator.url) as network:  # which makes none
         monkeypatch.setenv("HTTPS_PROXY", network.url)
         with pytest.raises(OSError, match="501|disconnected"):
@@ -797,6 +800,37 @@ def test_a_cut_within_an_answer(proxy, old, act, monkeypatch):
     with pytest.raises(ConnectionError) as caught:
         act(fs, old)
     assert caught.value.filename.startswith(old.partition("/")[0])
+
+
+def test_a_busy_server_is_waited_for_as_long_as_it_says(front, old, monkeypatch):
+    monkeypatch.setattr(gcs, "pause", None)  # it is not for us to say
+    asked = collections.Counter()
+
+    def answer(request):
+        asked[request.path] += 1
+        return Answer(429, b"{}", {"Retry-After": "0"}) if asked[request.path] < 3 else None
+
+    front.answer = answer
+    fs = mlartifacts.filesystem("gs")
+    assert fs.cat_file(old) == b"old"
+    fs.pipe_file(old, b"new")
+    assert old in fs.ls(old.rpartition("/")[0], detail=False)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_fails_for_seconds(front, old, monkeypatch, status):
+    """It is asked as often as by gcsfs, and waited for no longer than is allowed."""
+    waits = []
+    monkeypatch.setattr(gcs, "pause", lambda first, tries: waits.append((first, tries)) or 0)
+    fs = mlartifacts.filesystem("gs")
+    front.answer = lambda request: Answer(status, b"{}")
+    with pytest.raises(OSError, match=f"Google says {status}") as caught:
+        fs.cat_file(old)
+    assert caught.value.errno == (errno.EIO if status == 500 else errno.EBUSY)
+    assert waits == [(0.5, tries) for tries in range(1, 7)]
+    monkeypatch.setattr(gcs, "pause", lambda *args: 40)
+    with pytest.raises(OSError, match=f"Google says {status}"):  # and not in an hour
+        mlartifacts.filesystem("gs", requests_timeout=30).cat_file(old)
 
 
 @pytest.mark.parametrize("damage", [lambda body: body[:-5], lambda body: rename(body, b"name")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import errno
 import http.server
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 import mlartifacts
+from mlartifacts import network
 from mlartifacts.environment import Environment
 from mlartifacts.errors import InvalidConfig, InvalidURI, TransferError, chain
 from mlartifacts.stores.http import STORE, s3_uri
@@ -246,8 +248,9 @@ def ask_all(fs, url, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, OSError), (403, PermissionError)])
-def test_who_it_is_that_refuses_after_a_redirect(static_http, status, kind):
+def test_who_it_is_that_refuses_after_a_redirect(static_http, status, kind, monkeypatch):
     """Another host, whose URL may be signed."""
+    monkeypatch.setattr(network, "_WAIT", 0.001)
     with (
         reverse_proxy.serve(static_http.url) as there,
         guarded(f"{there.url}/x?signature=secret") as (host, _),
@@ -401,6 +404,46 @@ def assert_no_signature(error):
         assert "a-signature" not in shown
         assert "<exception str() failed>" not in "".join(traceback.format_exception(each))
     assert b"a-signature" not in pickle.dumps(error)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_that_fails_for_a_moment(static_http, url, tmp_path, monkeypatch, status):
+    monkeypatch.setattr(network, "_WAIT", 0.001)
+    asked = collections.Counter()
+
+    def answer(request):
+        asked[request.method, request.path] += 1
+        again = asked[request.method, request.path] % 6
+        headers = {"Retry-After": "0"} if again == 2 else {}
+        return reverse_proxy.Answer(status, b"", headers) if again else None
+
+    with reverse_proxy.serve(static_http.url) as proxy:
+        proxy.answer = answer
+        uri = url.replace(static_http.url, proxy.url)
+        fs = mlartifacts.filesystem(uri)
+        data = mlartifacts.filesystem(url).cat_file(url)
+        assert fs.cat_file(uri) == data
+        assert fs.info(uri)["size"] == len(data)
+        assert fs.open(uri).read() == data
+        assert uri in fs.ls(uri.rpartition("/")[0], detail=False)
+        assert mlartifacts.download(uri, tmp_path / "there").read_bytes() == data
+        proxy.answer = lambda request: reverse_proxy.Answer(status, b"")
+        before = len(proxy.requests)
+        with pytest.raises(OSError, match=f"says {status}"):
+            mlartifacts.download(uri, tmp_path / "never")
+        assert len(proxy.requests) - before <= 2 * 6  # and not as often by each who asks again
+        with pytest.raises(OSError, match=f"says {status}") as caught:
+            fs.cat_file(uri)
+        assert caught.value.errno == (errno.EBUSY if status in {429, 503} else errno.EIO)
+
+
+def test_a_busy_server_is_not_waited_for_longer_than_is_allowed(static_http, url):
+    with reverse_proxy.serve(static_http.url) as proxy:
+        proxy.answer = lambda request: reverse_proxy.Answer(429, b"", {"Retry-After": "9"})
+        uri = url.replace(static_http.url, proxy.url)
+        with pytest.raises(OSError, match="says 429"):
+            mlartifacts.filesystem(uri, timeout=5).cat_file(uri)
+        assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize("act", ASKING.values(), ids=ASKING)

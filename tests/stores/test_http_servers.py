@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import mlartifacts
+from mlartifacts import network
 from tests.servers.process import LOOPBACK
 
 DATA = bytes(range(256)) * 8192
@@ -152,8 +153,11 @@ def test_answer_that_is_cut(odd: Any, tmp_path: Any) -> None:
     ("status", "error"),
     [(401, PermissionError), (403, PermissionError), (500, OSError), (503, OSError)],
 )
-def test_refusals(odd: Any, status: int, error: type[OSError]) -> None:
+def test_refusals(
+    odd: Any, status: int, error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never taken for an artifact that is not there."""
+    monkeypatch.setattr(network, "_WAIT", 0.001)
     url, _ = odd
     fs, path = mlartifacts.url_to_fs(f"{url}/{status}")
     for act in (fs.exists, fs.isfile, fs.info, fs.cat_file, fs.open):

@@ -1159,6 +1159,19 @@ def test_a_busy_server_is_not_waited_for_longer_than_is_allowed(front, bucket, m
     assert front.waits == [3.0]
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_fails_for_seconds(front, bucket, status):
+    """Each kind of failure is waited for, and as long as by s3fs."""
+    front.answer = busy(status, {}, 9)
+    for act in (lambda fs: fs.cat_file(f"{bucket}/x"), lambda fs: fs.info(f"{bucket}/x")):
+        front.waits.clear()
+        with pytest.raises(OSError, match=re.escape(bucket)) as caught:
+            act(mlartifacts.filesystem("s3"))
+        assert caught.value.errno == (errno.EIO if status == 500 else errno.EBUSY)
+        longest = [0.5, 1, 2, 4]
+        assert all(m / 2 <= wait <= m for wait, m in zip(front.waits, longest, strict=True))
+
+
 def test_transfers_leave_a_busy_server_to_who_waits(front, bucket, fs, tmp_path):
     """obstore does not heed what a server says of when to come again."""
     here, back = tmp_path / "here", tmp_path / "back"

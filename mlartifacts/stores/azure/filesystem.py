@@ -987,7 +987,9 @@ class AzureArtifactFileSystem(AsyncArtifactFileSystem, _Driver):
             408: errno.ETIMEDOUT,
             409: errno.EEXIST if code.endswith("AlreadyExists") else errno.EBUSY,
             412: errno.ESTALE,
+            429: errno.EBUSY,
             501: errno.EOPNOTSUPP,
+            503: errno.EBUSY,
             504: errno.ETIMEDOUT,
         }.get(status or 0, errno.EIO)
         if code == "Md5Mismatch" or (code == "InvalidOperation" and "MD5" in str(error)):  # Azurite

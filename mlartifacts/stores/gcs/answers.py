@@ -6,13 +6,18 @@ import email.message
 import errno
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import aiohttp
 from gcsfs.retry import validate_response
 
 from mlartifacts.errors import said_by
+from mlartifacts.retrying import asked_for
 
-__all__ = ["deletions", "refuse_page"]
+__all__ = ["asked_to_wait", "deletions", "refuse_page"]
+
+#: Seconds that the last answer asked for, if it did, which gcsfs's errors do not tell.
+asked_to_wait: ContextVar[float | None] = ContextVar("asked_to_wait", default=None)
 
 _BATCH = "/batch/storage/v1"
 _STATUS = re.compile(r"HTTP/[\d.]+ (\d+)")
@@ -27,6 +32,7 @@ async def refuse_page(answer: aiohttp.ClientResponse) -> None:
         ``EPROTO``.
     """
     if answer.status >= 400 and answer.status != 404:
+        asked_to_wait.set(asked_for(answer.headers.get("Retry-After")))
         return  # an error, whoever answers
     if answer.status != 404 and answer.url.query.get("alt") == "media":
         # Emulators leave some headers of Google's out; no page comes as a part of an object.

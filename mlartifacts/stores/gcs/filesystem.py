@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -39,7 +40,7 @@ with STORE.driver():
     from gcsfs.retry import HttpError, NonRetryableError, errs, is_retriable, logger
 
     from mlartifacts.network import sockets, with_proxy
-    from mlartifacts.stores.gcs.answers import deletions, refuse_page
+    from mlartifacts.stores.gcs.answers import asked_to_wait, deletions, refuse_page
     from mlartifacts.stores.gcs.uploads import Uploads, whole
 
 __all__ = ["GCSArtifactFileSystem"]
@@ -51,7 +52,7 @@ logger.addHandler(logging.NullHandler())
 
 _LARGE = 2**20
 
-_RETRIES = 4  # of a server that is busy, or a connection that was lost
+_RETRIES = 5  # of a server that is busy, or a connection that was lost; gcsfs's number
 _WAIT = 0.5  # seconds before the second try, at most; twice as long before each further one
 
 # How many objects Google deletes by one request.
@@ -85,6 +86,13 @@ _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 _NEW_OBJECT = re.compile(r"/upload/storage/v1/b/(?!.*[?&]upload_id=)")
 # A checksum that was sent, and is of other bytes.
 _DAMAGED = "doesn't match calculated"
+_NUMBERS = {
+    400: errno.EINVAL,
+    408: errno.ETIMEDOUT,
+    429: errno.EBUSY,
+    503: errno.EBUSY,
+    504: errno.ETIMEDOUT,
+}
 _LOGIN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key's file, log in by"
     " `gcloud auth application-default login`, or pass token="
@@ -97,19 +105,24 @@ def _retried(
     """Try again what gcsfs would, but soon; its own waits are one to three seconds, and more."""
 
     @functools.wraps(method)
-    async def call(*args: Any, **kwargs: Any) -> T:
-        tries = 0
+    async def call(self: Any, *args: Any, **kwargs: Any) -> T:
+        tries, waited = 0, 0.0
+        allowed = getattr(self.requests_timeout, "sock_read", None) or math.inf
         while True:
             tries += 1
+            asked_to_wait.set(None)
             try:
-                return await method(*args, **kwargs)
+                return await method(self, *args, **kwargs)
             except Exception as error:
-                if tries > _RETRIES or not is_retriable(error):
+                asked = asked_to_wait.get()
+                wait = pause(_WAIT, tries) if asked is None else asked
+                waited += wait
+                if tries > _RETRIES or not is_retriable(error) or waited > allowed:
                     if not isinstance(error, FileNotFoundError | FileExistsError):
                         logger.exception("a request failed")
                     raise
                 logger.debug("a request is sent again after: %s", error)
-            await asyncio.sleep(pause(_WAIT, tries))
+            await asyncio.sleep(wait)
 
     return call
 
@@ -257,8 +270,7 @@ class GCSArtifactFileSystem(AsyncArtifactFileSystem, GCSFileSystem):  # type: ig
                 return OSError(errno.EIO, reason, path)
             if code == 400 and "requester pays" in reason:
                 reason = f"{reason} (pass requester_pays=)"
-            known = {400: errno.EINVAL, 408: errno.ETIMEDOUT, 504: errno.ETIMEDOUT}
-            meant = OSError(known.get(code, errno.EIO), f"Google says {code}: {reason}", path)
+            meant = OSError(_NUMBERS.get(code, errno.EIO), f"Google says {code}: {reason}", path)
             return final(meant) if code in errs else meant  # it was tried again
         if isinstance(error, aiohttp.ClientError | requests.exceptions.RequestException):
             return ConnectionError(errno.ECONNABORTED, text or type(error).__name__, path)

@@ -20,6 +20,7 @@ from fsspec.utils import isfilelike
 from mlartifacts.errors import (
     InvalidURI,
     chain,
+    final,
     hide_queries,
     hide_query,
     one_line,
@@ -27,6 +28,7 @@ from mlartifacts.errors import (
 )
 from mlartifacts.promises import AsyncArtifactFileSystem, synced, texts
 from mlartifacts.reading import UNPACKED, checked
+from mlartifacts.retrying import FAILING
 from mlartifacts.store import merge
 from mlartifacts.stores.http import STORE, s3_uri
 from mlartifacts.uri import shown
@@ -37,11 +39,13 @@ with STORE.driver():
     from fsspec.implementations.http import HTTPFileSystem, _file_info
     from multidict import CIMultiDict
 
-    from mlartifacts.network import with_proxy
+    from mlartifacts.network import patient, with_proxy
     from mlartifacts.stores.http.files import RangedFile, Stream
     from mlartifacts.stores.http.pages import is_index, links
 
 __all__ = ["HTTPArtifactFileSystem"]
+
+_BUSY = frozenset({429, 503})
 
 _CONNECT_SECONDS = 30
 
@@ -85,6 +89,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             else:
                 # The caller's own, to whom he asks; aiohttp drops it at a redirect elsewhere.
                 options["headers"] = {**header, **options.get("headers", {})}
+        client["middlewares"] = (patient(seconds), *client.get("middlewares", ()))
         return {**options, "client_kwargs": with_proxy(client)}
 
     @contextlib.contextmanager
@@ -104,6 +109,9 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
             said = f"{who} says {error.status} {one_line(error.message)}"
             if error.status in {401, 403}:
                 return PermissionError(errno.EACCES, f"{said}{hint}", path)
+            if error.status in FAILING:  # it was asked again
+                number = errno.EBUSY if error.status in _BUSY else errno.EIO
+                return final(OSError(number, said, path))
             return OSError(errno.EIO, said, path)
         if isinstance(error, aiohttp.ServerTimeoutError):
             return TimeoutError(errno.ETIMEDOUT, f"no answer in time: {error}", path)
@@ -149,7 +157,7 @@ class HTTPArtifactFileSystem(AsyncArtifactFileSystem, HTTPFileSystem):  # type: 
                 )
             except aiohttp.ClientResponseError as error:
                 # Some servers know no HEAD, so only the answer to GET is one.
-                if policy == "head" and error.status != 404:
+                if policy == "head" and error.status not in {404, *_BUSY}:
                     continue
                 if error.status == 404:
                     raise FileNotFoundError(url) from error

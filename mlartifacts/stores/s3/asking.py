@@ -23,22 +23,19 @@ from botocore.exceptions import (
 from s3fs import core
 
 from mlartifacts.checksums import MD5, Checksum, listed
-from mlartifacts.retrying import asked_for, pause
+from mlartifacts.retrying import FAILING, asked_for, pause
 from mlartifacts.stores.s3.answers import has_md5
 
 __all__ = ["Hung", "Silence", "ask"]
 
 T = TypeVar("T")
 
-# Answers that another try may mend, besides those with the statuses of a server's own failure.
+# Answers that another try may mend soon.
 _PASSING = frozenset(
-    "BadDigest InternalError RequestTimeout SlowDown XAmzContentChecksumMismatch"
-    " XAmzContentSHA256Mismatch".split()
+    "BadDigest RequestTimeout XAmzContentChecksumMismatch XAmzContentSHA256Mismatch".split()
 )
-_STATUSES = frozenset({429, 500, 502, 503, 504})
-_BUSY = frozenset({429, 503})
-# Seconds before a second try, longer each time; of a server that is busy and does not say.
-_SOON, _LATER = 0.1, 0.4
+# Seconds before a second try, longer each time; of a server that is busy or fails.
+_SOON, _LATER = 0.1, 0.5
 # What is hashed while it is sent, by another thread; less is hashed sooner than handed over.
 _LONG = 2**16
 # How much of the time that is allowed a request has waited that ends with others.
@@ -161,10 +158,10 @@ def _pause(error: Exception, tried: int) -> float | None:
     response: Mapping[str, Any] = error.response
     said = response.get("ResponseMetadata", {})
     status, code = said.get("HTTPStatusCode"), response["Error"].get("Code")
-    if status in _BUSY or code == "SlowDown":
+    if status in FAILING or code in {"InternalError", "SlowDown"}:
         asked = asked_for(said.get("HTTPHeaders", {}).get("retry-after"))
         return pause(_LATER, tried) if asked is None else asked
-    is_passing = status in _STATUSES or code in _PASSING or core.CUSTOM_ERROR_HANDLER(error)
+    is_passing = code in _PASSING or core.CUSTOM_ERROR_HANDLER(error)
     return soon if is_passing else None
 
 
