@@ -23,15 +23,21 @@ _TIMEOUT = "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"
 
 
 @functools.lru_cache
-def _encoded(names: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def _encoded(
+    names: tuple[str, ...],
+) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[str, ...]]:
+    """Variables, those that name files, and files."""
+    key = os.environ.encodekey
     files = tuple(name for name in names if name.startswith("~/"))
-    return tuple(os.environ.encodekey(name) for name in names if name not in files), files
+    naming = tuple(key(name.removeprefix("@")) for name in names if name.startswith("@"))
+    return tuple(key(n) for n in names if not n.startswith(("~/", "@"))), naming, files
 
 
 def values(names: tuple[str, ...]) -> tuple[Any, ...]:
     """The process's values of variables, to be compared or hashed.
 
-    A name that begins with ``~/`` is a file's, and its value changes when the file does.
+    A name that begins with ``~/`` is a file's, and its value changes when the file does. So it is
+    with the file that a variable names, whose own name stands behind an ``@``.
 
     It is asked at every open, and ``os.environ.get`` takes a microsecond for each variable that
     is unset; the dictionary that it wraps takes a twentieth of that. What it holds is not copied:
@@ -40,12 +46,13 @@ def values(names: tuple[str, ...]) -> tuple[Any, ...]:
     data = getattr(os.environ, "_data", None)
     if not isinstance(data, dict):
         data = {os.environ.encodekey(name): value for name, value in os.environ.items()}
-    variables, files = _encoded(names)
+    variables, naming, files = _encoded(names)
     found = [data.get(name) for name in variables]
-    return tuple(found + [_version(file) for file in files] if files else found)
+    named = [file for name in naming if (file := data.get(name))]
+    return tuple([*found, *named, *map(_version, (*files, *named))] if files or named else found)
 
 
-def _version(file: str) -> tuple[int, ...] | None:
+def _version(file: str | bytes) -> tuple[int, ...] | None:
     try:
         about = os.stat(os.path.expanduser(file))
     except OSError:

@@ -50,8 +50,9 @@ class Store:
     root : callable
         The URI that a filesystem must remember to find its server again, or ``None``.
     variables : tuple of str
-        The environment variables that `options` or the driver read, and files below the home
-        (``~/...``): a filesystem made under other values is another filesystem.
+        The environment variables that `options` or the driver read, files below the home
+        (``~/...``), and those that a variable names (``@NAME``): a filesystem made under other
+        values is another filesystem.
     extra, package : str
         The extra that installs the driver, and its import name; ``""`` for none.
     """

@@ -50,6 +50,14 @@ def test_rm_of_a_list(harbour: Harbour, fs: Any, root: str) -> None:
     assert harbour.stored() == {}
 
 
+def test_rm_of_a_list_of_which_one_is_not_there(harbour: Harbour, fs: Any, root: str) -> None:
+    """As of that one alone."""
+    harbour.seed({"a": b"1", "b": b"2"})
+    with pytest.raises(FileNotFoundError):
+        fs.rm([f"{root}/a", f"{root}/missing"])
+    assert "b" in harbour.stored()
+
+
 def test_rm_of_path_objects(harbour: Harbour, fs: Any, root: str) -> None:
     harbour.seed({"a": b"1", "b[1]": b"2", "c": b"3", "d/e": b"4"})
     inside = PurePosixPath(root)

@@ -207,6 +207,12 @@ def test_credentials_changed_in_a_notebook(credentials, monkeypatch):
     assert after.credentials.credentials.refresh_token == "secret-3"
 
 
+def test_a_key_file_that_is_replaced(credentials):
+    mlartifacts.filesystem("gs")
+    credentials.write_text(credentials.read_text().replace("secret-2", "secret-3"))
+    assert mlartifacts.filesystem("gs").credentials.credentials.refresh_token == "secret-3"
+
+
 def test_credentials_that_are_not_there(monkeypatch, tmp_path):
     """Anonymous access would be refused later, with no word on the name that was mistyped."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))

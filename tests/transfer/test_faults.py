@@ -20,9 +20,11 @@ import pytest
 from fsspec.callbacks import Callback
 
 import mlartifacts
+from mlartifacts import network
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.azure import filesystem as azure
 from mlartifacts.stores.gcs import filesystem as gcs
+from mlartifacts.stores.s3 import asking
 from mlartifacts.transfer import engine
 from mlartifacts.writing import is_temporary
 from tests.contract.stores import Ftp, Harbour, Http
@@ -53,6 +55,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_WAIT", 0.02)
     monkeypatch.setattr(azure._Retry, "get_backoff_time", lambda self, settings: 0.02)
     monkeypatch.setattr(gcs, "_WAIT", 0.02)
+    monkeypatch.setattr(asking, "_LATER", 0.02)
+    monkeypatch.setattr(network, "_WAIT", 0.02)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 

@@ -1450,11 +1450,11 @@ def test_the_waits_between_tries(
     both = threading.Barrier(6)
     monkeypatch.setattr(Budget, "wait", lambda self, seconds: sleep(seconds))
     monkeypatch.setattr(engine, "_TRIES", 9)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("mlartifacts.stores.s3.asking._SOON", 0.0)
+    again = Answer(400, b"<Error><Code>RequestTimeout</Code></Error>")
 
     def answer(request: Request) -> Answer | None:
-        is_busy = request.method == "GET" and "/file" in request.path
-        return Answer(503, b"") if is_busy else None
+        return again if request.method == "GET" and "/file" in request.path else None
 
     with reverse_proxy.serve(moto_server.url) as front:
         front.answer = answer

@@ -14,6 +14,7 @@ import fsspec.callbacks
 import pytest
 
 import mlartifacts
+from mlartifacts import network
 from mlartifacts.errors import TransferError
 from mlartifacts.stores.http.pages import is_index
 from tests.contract.stores import Harbour
@@ -86,8 +87,14 @@ LOGIN = b"<title>Sign in</title><form><input type=password></form><a href=help.h
     ids=["login", "empty", "json", "front page", "403", "404", "503"],
 )
 def test_a_page_that_is_no_listing_has_nothing_deleted(
-    answer: Answer, where: str, dry_run: bool, static_http: StaticHttp, tmp_path: Path
+    answer: Answer,
+    where: str,
+    dry_run: bool,
+    static_http: StaticHttp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(network, "_WAIT", 0.001)
     folder = plant(static_http.new_folder(), TREE)
     mine = {"a.txt": b"a", "b/c.csv": b"mine", "old": b"mine"}
     there = plant(tmp_path / "there", mine)

@@ -95,7 +95,8 @@ STORE = Store(
         *(_TIMEOUT, _OLD_TIMEOUT, _UPLOAD, _DOWNLOAD, _EMULATOR),
         # What google-auth and gcsfs read.
         *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"),
-        *("CLOUDSDK_CONFIG", "NO_GCE_CHECK", "HOME"),
+        *("CLOUDSDK_CONFIG", "NO_GCE_CHECK", "HOME", "@GOOGLE_APPLICATION_CREDENTIALS"),
+        "~/.config/gcloud/application_default_credentials.json",
     ),
     extra="gcs",
     package="gcsfs",

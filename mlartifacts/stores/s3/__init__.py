@@ -114,7 +114,11 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
     """
     client: dict[str, Any] = {}
     config: dict[str, Any] = {}
-    derived: dict[str, Any] = {"default_cache_type": "proportional", "use_listings_cache": False}
+    derived: dict[str, Any] = {
+        "default_cache_type": "proportional",
+        "use_listings_cache": False,
+        "fixed_upload_size": True,  # R2, by whichever name, refuses parts of unequal sizes
+    }
     endpoint = f"https://{uri.netloc}" if uri.scheme in _NAMED_ENDPOINT else None
     if endpoint := endpoint or _endpoint(environment):
         derived["endpoint_url"] = endpoint
@@ -127,7 +131,6 @@ def options(uri: ArtifactURI, environment: Environment) -> dict[str, Any]:
         client["verify"] = False
     if uri.scheme == "r2":
         client["region_name"] = "auto"  # R2 refuses those of Amazon
-        derived["fixed_upload_size"] = True  # and parts of unequal sizes
     elif uri.scheme == "b2" and (host := _B2_HOST.fullmatch(uri.host)):
         client["region_name"] = host[1]
     if style := _NAMED_ENDPOINT.get(uri.scheme) or environment.text(_ADDRESSING):
@@ -222,6 +225,8 @@ STORE = Store(
         *(_ATTEMPTS, "AWS_REQUEST_CHECKSUM_CALCULATION"),
         *("AWS_RESPONSE_CHECKSUM_VALIDATION", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "HOME"),
         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        *("~/.aws/credentials", "~/.aws/config"),
+        *("@AWS_SHARED_CREDENTIALS_FILE", "@AWS_CONFIG_FILE", f"@{_CA_BUNDLE}"),
         # What transfers heed, too.
         *("ALL_PROXY", "all_proxy", *OBSTORES_OWN),
     ),

@@ -44,22 +44,30 @@ def _when(value: Any) -> datetime:
     return read
 
 
-def read_quickly(session: Any, client: Any) -> None:
-    """Have a client read its answers, and all clients of its session read times, by this module."""
-    # These come before ``before-parse.s3.*``, where all of it is parsed in search of an error.
-    client.meta.events.register("before-parse.*.ListObjectsV2", _take_entries)
-    client.meta.events.register("before-parse.*.*", _refuse_page)
-    factory = session.get_component("response_parser_factory")
-    if "create_parser" in vars(factory):
-        return
-    others = factory.create_parser
+class _Parsers:
+    """The parsers of one client; the session, and its own, may be the caller's."""
 
-    def create_parser(protocol: str) -> Any:
+    def __init__(self, others: Any) -> None:
+        self._others = others
+
+    def create_parser(self, protocol: str) -> Any:
         if protocol != "rest-xml":
-            return others(protocol)
+            return self._others.create_parser(protocol)
         return AioRestXMLParser(timestamp_parser=_when)
 
-    factory.create_parser = create_parser
+
+def read_quickly(client: Any) -> None:
+    """Have a client read its answers by this module."""
+    # These come before ``before-parse.s3.*``, where all of it is parsed in search of an error.
+    for event, handler in (
+        ("before-parse.*.ListObjectsV2", _take_entries),
+        ("before-parse.*.*", _refuse_page),
+    ):
+        client.meta.events.register(event, handler, unique_id=f"mlartifacts-{handler.__name__}")
+    # Private, as botocore has no other way to say it of a client, and not of all of a session.
+    endpoint = client._endpoint
+    if not isinstance(endpoint._response_parser_factory, _Parsers):
+        endpoint._response_parser_factory = _Parsers(endpoint._response_parser_factory)
 
 
 # ---- Pages -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from botocore.exceptions import (
 from s3fs import core
 
 from mlartifacts.checksums import MD5, Checksum, listed
+from mlartifacts.errors import final
 from mlartifacts.retrying import FAILING, asked_for, pause
 from mlartifacts.stores.s3.answers import has_md5
 
@@ -139,12 +140,21 @@ async def ask(
             return await silence.ending(sending, allowed if is_short else None)
         except Exception as error:
             pause = _pause(error, tried)
-            if pause is None or tried >= tries:
+            if pause is None:
                 raise
             waited += pause
-            if allowed is not None and waited > allowed:
+            if tried >= tries or (allowed is not None and waited > allowed):
+                if _status(error) in FAILING:
+                    final(error)
                 raise
         await sleep(pause)
+
+
+def _status(error: Exception) -> int | None:
+    if not isinstance(error, ClientError):
+        return None
+    status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
 
 
 def _pause(error: Exception, tried: int) -> float | None:
@@ -157,8 +167,8 @@ def _pause(error: Exception, tried: int) -> float | None:
         return soon if isinstance(error, broken) or core.CUSTOM_ERROR_HANDLER(error) else None
     response: Mapping[str, Any] = error.response
     said = response.get("ResponseMetadata", {})
-    status, code = said.get("HTTPStatusCode"), response["Error"].get("Code")
-    if status in FAILING or code in {"InternalError", "SlowDown"}:
+    code = response["Error"].get("Code")
+    if _status(error) in FAILING or code in {"InternalError", "SlowDown"}:
         asked = asked_for(said.get("HTTPHeaders", {}).get("retry-after"))
         return pause(_LATER, tried) if asked is None else asked
     is_passing = code in _PASSING or core.CUSTOM_ERROR_HANDLER(error)

@@ -16,10 +16,12 @@ What differs from s3fs, and why:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import errno
 import functools
+import hashlib
 import math
 import mimetypes
 import os
@@ -66,6 +68,8 @@ DELETED_AT_ONCE = 1000
 # Keys that come out of XML as they went in: some servers' parsers strip what they read, and that
 # could be another key.
 _IN_XML = re.compile(r"(?!\s)[^\x00-\x1f\x7f]+(?<!\s)")
+# What servers say to a condition that they do not know (B2's among them).
+_UNKNOWN = frozenset({"501", "NotImplemented"})
 # Turns of the event loop after which a request that has a connection is on its way.
 _UNTIL_SENT = 3
 
@@ -115,7 +119,6 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         client = await super().set_session(*args, **kwargs)
         if client is not self._expecting_nothing:
             self._prepare(client)
-            read_quickly(self.session, client)
             self._expecting_nothing = client
         return client
 
@@ -133,7 +136,7 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
         call = getattr(client, method)
         arguments = self._get_s3_method_kwargs(call, *akwarglist, **kwargs)
         allowed = client.meta.config.read_timeout
-        asking = ask(call, arguments, self.retries, allowed, self._silence)
+        asking = self._unless_there(call, arguments, allowed)
         if method != "create_multipart_upload":
             return await asking
 
@@ -146,9 +149,23 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
             uploads.append(named(answer))
         return answer
 
+    async def _unless_there(
+        self, call: Any, arguments: dict[str, Any], allowed: float | None
+    ) -> Any:
+        """Ask, and again without a condition where the server knows none: it was looked before."""
+        try:
+            return await ask(call, arguments, self.retries, allowed, self._silence)
+        except ClientError as error:
+            if "IfNoneMatch" not in arguments or _refusal(error) not in _UNKNOWN:
+                raise
+        arguments = {name: value for name, value in arguments.items() if name != "IfNoneMatch"}
+        return await ask(call, arguments, self.retries, allowed, self._silence)
+
     def _prepare(self, client: Any) -> None:
         """Have a client hear of what is done here, once."""
+        read_quickly(client)
         events = client.meta.events
+        events.register("before-sign.s3.DeleteObjects", _add_md5, unique_id="mlartifacts-md5")
         events.register("request-created.s3", _expect_nothing, unique_id="mlartifacts-expect")
         events.register_first("needs-retry.s3", _give_up, unique_id="mlartifacts-give-up")
         look = functools.partial(_look_where, self.is_redirected)
@@ -625,6 +642,12 @@ def _server(url: str) -> tuple[str | None, int | None]:
     """The host and the port of a URL."""
     parts = urlsplit(url)
     return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _add_md5(request: Any, **kwargs: Any) -> None:
+    """Say the MD5 of a list of what is to be deleted, as older servers want it."""
+    made = hashlib.md5(request.data, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(made).decode()
 
 
 def _expect_nothing(request: Any, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from fsspec.asyn import _run_coros_in_chunks
 from mlartifacts.carrying import Carrier
 from mlartifacts.checksums import Checksum, Kind
 from mlartifacts.environment import Environment
-from mlartifacts.errors import InvalidConfig, InvalidURI, of_store
+from mlartifacts.errors import InvalidConfig, InvalidURI, final, is_final, of_store
 from mlartifacts.promises import TOO_LARGE, AsyncArtifactFileSystem, synced, texts, unfit_key
 from mlartifacts.stores.s3 import STORE
 from mlartifacts.uri import server_name_of
@@ -190,7 +190,8 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
     def _translate(self, error: Exception, path: str) -> Exception | None:
         for each in (error, error.__cause__):
             if isinstance(each, ClientError):
-                return self._translate_answer(each, path)
+                meant = self._translate_answer(each, path)
+                return final(meant) if is_final(each) else meant
         if there := redirected_to(error):
             return OSError(_number(error), f"{there}, {_THERE}, cannot be reached", path)
         match error:
@@ -372,13 +373,35 @@ class S3ArtifactFileSystem(AsyncArtifactFileSystem, S3Driver):
             raise
 
     async def _rm(self, path: Any, recursive: bool = False, **kwargs: Any) -> None:
-        for each in map(self._strip_protocol, texts(path)):
+        paths = [self._strip_protocol(each) for each in texts(path)]
+        if not recursive and len(paths) > 1:
+            paths = await self._rm_files(paths)
+        for each in paths:
             if not self.split_path(each)[1]:
                 await super()._rm(each, recursive=recursive, **kwargs)
             elif recursive:
                 await self._rm_tree(each)
             else:
                 await self._rm_file(each)
+
+    async def _rm_files(self, paths: list[str]) -> list[str]:
+        """Delete files by few requests, and give those that are to be deleted by one each.
+
+        As with s3fs, a file that is not there is no error: S3 does not tell.
+        """
+        keys: dict[str, list[str]] = {}
+        left: list[str] = []
+        for path in dict.fromkeys(paths):
+            bucket, key, version = self.split_path(path)
+            (keys.setdefault(bucket, []) if key and version is None else left).append(path)
+        asked = [
+            self._rm_listed(some[first : first + DELETED_AT_ONCE])
+            for some in keys.values()
+            for first in range(0, len(some), DELETED_AT_ONCE)
+        ]
+        for some in await _run_coros_in_chunks(asked):
+            left += some
+        return left
 
 
 def _is_a_directory(path: str) -> IsADirectoryError:
