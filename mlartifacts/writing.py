@@ -180,8 +180,10 @@ _going_on: weakref.WeakSet[WholeWrite] = weakref.WeakSet()
 def _abandon_at_exit() -> None:
     """Have them abandoned, from the first write on: what is registered last is done first.
 
-    Drivers' connections, which are needed for it, end at exit, too.
+    Drivers' connections, which are needed for it, end at exit, too: by finalizers, all of which
+    are called where the first one was made.
     """
+    weakref.finalize(WholeWrite, int).detach()
 
     def abandon() -> None:
         for writer in list(_going_on):

@@ -15,6 +15,8 @@ import math
 import pickle
 import random
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -1206,6 +1208,61 @@ def test_a_server_that_knows_no_conditions(front, bucket):
         assert fs.size(f"{bucket}/{name}") == size
         with pytest.raises(FileExistsError):
             fs.open(f"{bucket}/{name}", "xb")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_who_asks_pays_for_each_request(front, bucket, tmp_path, monkeypatch, by):
+    options = {"requester_pays": True} if by == "option" else {}
+    if by == "variable":
+        payer = json.dumps({"RequestPayer": "requester"})
+        monkeypatch.setenv("MLFLOW_S3_UPLOAD_EXTRA_ARGS", payer)
+    unpaid = []
+
+    def answer(request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        is_upload = request.method in {"PUT", "POST"} and "delete" not in request.path
+        if (by == "option" or is_upload) and headers.get("x-amz-request-payer") != "requester":
+            unpaid.append((request.method, request.path))
+
+    front.answer = answer
+    fs = mlartifacts.filesystem("s3", **options)
+    uri, here = f"s3://{bucket}/tree", tmp_path / "here"
+    here.mkdir()
+    for name, size in (("small", 10), ("large", 11 * 2**20)):
+        (here / name).write_bytes(bytes(size))
+        for mode in ("wb", "ab"):
+            with fs.open(f"{bucket}/tree/{name}", mode, block_size=5 * 2**20) as file:
+                file.write(bytes(size))
+        with mlartifacts.open(f"{uri}/{name}", **options) as file:
+            assert file.read() == bytes(2 * size)
+    mlartifacts.upload(here, uri, **options)
+    mlartifacts.copy(uri, f"{uri}2", source_options=options, target_options=options)
+    mlartifacts.download(uri, tmp_path / "there", **options)
+    fs.rm(f"{bucket}/tree", recursive=True)
+    assert unpaid == []
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_a_write_that_is_open_when_the_interpreter_ends(
+    kind, bucket, moto_server, gcs_emulator, monkeypatch
+):
+    """What was sent of it is removed, while there is a session for it."""
+    uri = f"s3://{bucket}/x"
+    if kind == "gcs":
+        for name, value in gcs_emulator.env.items():
+            monkeypatch.setenv(name, value)
+        uri = f"gs://{gcs_emulator.new_bucket()}/x"
+    code = f"import mlartifacts; f = mlartifacts.open({uri!r}, 'wb').open(); f.write(bytes(2**26))"
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Remains" not in done.stderr
+    assert "Error" not in done.stderr
+    assert kind == "gcs" or moto_server.uploads(bucket) == []
 
 
 def test_servers_that_want_an_md5_of_what_is_deleted(front, bucket):

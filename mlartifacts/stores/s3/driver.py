@@ -178,19 +178,18 @@ class S3Driver(S3FileSystem):  # type: ignore[misc]
 
     def _get_s3_method_kwargs(self, method: Any, *akwarglist: Any, **kwargs: Any) -> Any:
         not_for = _NOT_FOR.get(method.__name__, UPLOAD_ARGUMENTS - _EVERYWHERE)
-        given = {**self.s3_additional_kwargs, **self.req_kw}
-        for arguments in akwarglist:
-            given.update(arguments)
+        given = dict(self.req_kw)
+        for more in akwarglist:
+            given.update(more)
+        # An open file may be told that nobody pays whom the filesystem's `requester_pays` names.
+        given = {**self.s3_additional_kwargs, **_without_payer(given)}
         settings = {name: value for name, value in given.items() if name not in not_for}
         if method.__name__ in _NAMED_BY_KEY:
             settings = {**told_by_name(kwargs["Key"]), **settings}
         # A copy reads its source by the key that everything is encrypted with.
         encryption = {name: value for name, value in settings.items() if "SSECustomer" in name}
         settings |= {f"CopySource{name}": value for name, value in encryption.items()}
-        arguments = {**settings, **kwargs}
-        if arguments.get("RequestPayer", "") is None:
-            del arguments["RequestPayer"]
-        return self._filter_kwargs(method, arguments)
+        return self._filter_kwargs(method, _without_payer({**settings, **kwargs}))
 
     @contextlib.asynccontextmanager
     async def _leaving_nothing(self) -> AsyncIterator[None]:
@@ -642,6 +641,11 @@ def _server(url: str) -> tuple[str | None, int | None]:
     """The host and the port of a URL."""
     parts = urlsplit(url)
     return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _without_payer(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments without a payer that is ``None``, as s3fs' open files say it."""
+    return {n: value for n, value in arguments.items() if (n, value) != ("RequestPayer", None)}
 
 
 def _add_md5(request: Any, **kwargs: Any) -> None:
